@@ -1,0 +1,214 @@
+"""The card of a paper: who wrote it, what it claims, and by which rule each claim is judged.
+
+A card is a TOML file beside the paper's module (``papers/dcff.toml`` beside ``papers/dcff.py``). It is the single
+source of the list of papers, the pages of the book, the table in the README and the table of results. A rule of
+acceptance is written before the run it judges, and a run that leaves a claim out has failed.
+"""
+
+import difflib
+import functools
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+FAMILIES = {
+    "pruning": "Pruning and sparsity",
+    "low-rank": "Low rank",
+    "quantization": "Quantisation and binary networks",
+    "dynamic": "Dynamic and adaptive networks",
+    "distillation": "Distillation",
+    "restoration": "Super-resolution and restoration",
+    "representation": "Representation, retrieval and structure",
+    "motion": "Motion and language",
+    "hardware": "Hardware",
+}
+
+#: Where a paper's number was read. ``derived``: it follows from the paper's own formulas; ``secondary``: told by others.
+Stated = Literal["abstract", "text", "table", "figure", "readme", "code", "log", "poster", "derived", "secondary"]
+
+CARDS = Path(__file__).parent / "papers"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+
+class Tolerance(_Strict):
+    """Ours may be this far from the paper's number: ``relative`` (a share) or ``absolute`` (in the claim's unit)."""
+
+    relative: float | None = Field(None, ge=0)
+    absolute: float | None = Field(None, ge=0)
+
+    @model_validator(mode="after")
+    def _one(self):
+        if (self.relative is None) == (self.absolute is None):
+            raise ValueError("accept takes exactly one of relative and absolute")
+        return self
+
+    def allows(self, ours: float, paper: float) -> bool:
+        limit = self.absolute if self.absolute is not None else self.relative * abs(paper)
+        return abs(ours - paper) <= limit * (1 + 1e-12)
+
+    def __str__(self):
+        return f"within {self.absolute:g}" if self.absolute is not None else f"within {100 * self.relative:g} %"
+
+
+class Interval(_Strict):
+    """Where the whole 95 % interval of the paired differences (ours minus baseline) must lie."""
+
+    above: float | None = None
+    below: float | None = None
+    within: tuple[float, float] | None = None
+
+    @model_validator(mode="after")
+    def _one(self):
+        if sum(v is not None for v in (self.above, self.below, self.within)) != 1:
+            raise ValueError("accept takes exactly one of above, below and within")
+        return self
+
+    def allows(self, low: float, high: float) -> bool:
+        if self.above is not None:
+            return low > self.above
+        if self.below is not None:
+            return high < self.below
+        return self.within[0] <= low and high <= self.within[1]
+
+    def __str__(self):
+        if self.above is not None:
+            return f"interval above {self.above:g}"
+        if self.below is not None:
+            return f"interval below {self.below:g}"
+        return f"interval within {self.within[0]:g} to {self.within[1]:g}"
+
+
+class _Claim(_Strict):
+    id: str = Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$")
+    quantity: str = Field(min_length=1)
+    unit: str
+    stated: Stated
+    how: str = Field(min_length=1)
+    conditions: str = ""
+
+
+class ExactClaim(_Claim):
+    """Follows from architecture, arithmetic, combinatorics or a cycle count.
+
+    ``ours`` pins the value the library must give, to the last digit; with ``differs`` it is held to that value
+    although the paper prints another.
+    """
+
+    kind: Literal["exact"]
+    paper: float
+    accept: Tolerance
+    ours: float | None = None
+    differs: str | None = None
+
+    @model_validator(mode="after")
+    def _differs_needs_ours(self):
+        if self.differs and self.ours is None:
+            raise ValueError("a claim that differs says what ours is")
+        if self.ours is not None and self.accept.allows(self.ours, self.paper) == bool(self.differs):
+            raise ValueError(
+                f"ours = {self.ours:g} is {'inside' if self.differs else 'outside'} the tolerance of paper = "
+                f"{self.paper:g}, so differs must {'be left out' if self.differs else 'say why'}")
+        return self
+
+
+class MiniatureClaim(_Claim):
+    """The paper's effect at small size on small real data: paired scores of ours and of a named baseline."""
+
+    kind: Literal["miniature"]
+    paper: float | str
+    accept: Interval
+    baseline: str = Field(min_length=1)
+
+
+class FullClaim(_Claim):
+    """Needs the real data set or an accelerator: the command that starts it, and what it would cost."""
+
+    kind: Literal["full"]
+    paper: float | str
+    accept: Tolerance | Interval
+    recipe: str = Field(min_length=1)
+    cost: str = Field(min_length=1)
+
+
+Claim = Annotated[ExactClaim | MiniatureClaim | FullClaim, Field(discriminator="kind")]
+
+
+class Card(_Strict):
+    number: int = Field(ge=1)
+    slug: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
+    name: str = Field(min_length=1)
+    title: str = Field(min_length=1)
+    authors: tuple[str, ...] = Field(min_length=1)
+    year: int = Field(ge=1990, le=2100)
+    venue: str
+    arxiv: str = ""
+    code: str = ""
+    family: Literal[tuple(FAMILIES)]
+    summary: str = Field(min_length=20)
+    minutes: int = Field(25, ge=5, le=90)
+    claims: tuple[Claim, ...] = Field(min_length=1)
+    module: str = ""
+
+    @model_validator(mode="after")
+    def _unique(self):
+        seen = set()
+        for claim in self.claims:
+            if claim.id in seen:
+                raise ValueError(f"claim id {claim.id!r} stands twice; ids are unique within a card")
+            seen.add(claim.id)
+        return self
+
+    @property
+    def chapter(self) -> str:
+        """``02-dcff``: the stem of the chapter's notebook and of its results."""
+        return f"{self.number:02d}-{self.slug}"
+
+    def claim(self, id: str) -> Claim:
+        for claim in self.claims:
+            if claim.id == id:
+                return claim
+        raise ValueError(f"{self.slug} has no claim {id!r}; {_nearest(id, [c.id for c in self.claims])}")
+
+
+def _nearest(given: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(given, names, n=1, cutoff=0)
+    return f"the nearest is {near[0]!r}" if near else "there is none"
+
+
+def read_card(path: Path) -> Card:
+    """One card from its file. ``ValueError`` names the file, the field and the rule it breaks."""
+    try:
+        return Card(module=path.stem, **tomllib.loads(path.read_text(encoding="utf-8")))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path.name}: not TOML: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "card"
+        given = first.get("input")
+        shown = "" if isinstance(given, dict) else f" (given {given!r})"
+        raise ValueError(f"{path.name}: {where}: {first['msg']}{shown}") from None
+
+
+@functools.cache
+def cards() -> tuple[Card, ...]:
+    """All cards, by number."""
+    found = sorted((read_card(path) for path in CARDS.glob("*.toml")), key=lambda card: card.number)
+    for one, other in zip(found, found[1:]):
+        if one.number == other.number:
+            raise ValueError(f"{one.module}.toml and {other.module}.toml both have number {one.number}")
+    return tuple(found)
+
+
+def card(name: str | int) -> Card:
+    """A card by number (``2``, ``"02"``), slug (``"dcff"``) or chapter (``"02-dcff"``)."""
+    text = str(name).strip().lower()
+    for one in cards():
+        if text in (str(one.number), f"{one.number:02d}", one.slug, one.chapter, one.module):
+            return one
+    names = [one.slug for one in cards()] + [f"{one.number:02d}" for one in cards()]
+    raise ValueError(f"no chapter {text!r}; {_nearest(text, names)} (see: papernets list)")
