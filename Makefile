@@ -1,0 +1,39 @@
+# Two commands: `make book` and `make test`. Both need nothing but Python >= 3.11 and make.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/installed
+CHAPTERS ?=
+
+.PHONY: book test lab lint clean
+.DEFAULT_GOAL := book
+
+# An installation that was interrupted has no stamp and is made again from nothing.
+# torch comes first and pinned: without it another package would pull the newest build with several GB for GPUs.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Paper Nets needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.11"; exit 2; }
+	@echo "Installing into $(VENV) (about two minutes, once)"
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on "torch==2.13.0" -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on -c constraints.txt -e ".[book,lab,test]"
+	@touch $(STAMP)
+
+book: $(STAMP)
+	@$(BIN)/papernets site $(CHAPTERS)
+
+# Notebooks run one after the other: nbval gives a kernel five seconds to send its output.
+test: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -n 2 --dist loadgroup tests
+	cd notebooks && ../$(BIN)/python -m pytest -c ../pyproject.toml --rootdir .. -p no:cacheprovider --nbval-lax --nbval-current-env --nbval-cell-timeout 300 .
+
+lab: $(STAMP)
+	@$(BIN)/papernets lab
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --diff src kernels tests
+
+clean:
+	rm -rf _build $(VENV)

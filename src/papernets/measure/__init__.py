@@ -1,0 +1,8 @@
+"""Measuring: parameters, multiply-accumulates and bits, seconds, and differences between paired runs."""
+
+from papernets.measure._count import CONVENTIONS, Count, count, macs, parameters, stored_bits
+from papernets.measure._paired import Difference, paired_difference
+from papernets.measure._timing import median_seconds
+
+__all__ = ["CONVENTIONS", "Count", "Difference", "count", "macs", "median_seconds", "paired_difference", "parameters",
+           "stored_bits"]

@@ -1,0 +1,9 @@
+"""Backbones that two or more papers use, with every width open to a method that narrows them."""
+
+from papernets.nn._googlenet import GOOGLENET_WIDTHS, GoogLeNet
+from papernets.nn._resnet import PadShortcut, ResNetCIFAR, ResNetImageNet
+from papernets.nn._small import ConvNet
+from papernets.nn._vgg import VGG16_WIDTHS, VGG
+
+__all__ = ["GOOGLENET_WIDTHS", "VGG", "VGG16_WIDTHS", "ConvNet", "GoogLeNet", "PadShortcut", "ResNetCIFAR",
+           "ResNetImageNet"]

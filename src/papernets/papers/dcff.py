@@ -1,0 +1,502 @@
+"""Training Compact CNNs for Image Classification using Dynamic-coded Filter Fusion (DCFF).
+
+Mingbao Lin, Bohong Chen, Fei Chao, Rongrong Ji; arXiv 2107.06916, 2021. Code: https://github.com/lmbxmu/DCFF
+
+The narrow network is trained from scratch. A layer of m filters keeps the weights of the wide layer's C filters, and at
+the start of every epoch each of its m filters becomes a fixed blend of all C. A temperature that grows over the epochs
+sharpens the blend until it is a selection. What is exported at the end is an ordinary narrow network.
+
+Symbols: W the C wide filters, D their distances, P the filter proxies, I the importance, m = C(1 - r) the kept width,
+S the kept filters, Φ = P[S] the fusion matrix, T the temperature (it multiplies the distances; the authors' code divides
+by t = 1/T).
+
+Differs: the importance is computed from log-probabilities, which stay finite at every T. The authors' code divides
+    float32 probabilities; at T of some hundred they underflow to 0 and 0·log 0 is NaN, so the importance of epoch 0 is
+    kept for ever. ``DCFF(stable=False)`` does as the code does.
+Differs: the kept filters S are put in ascending order, ties go to the lower index. The code takes them in whatever order
+    ``topk`` returns; an order that changes between epochs would shuffle the channels under the batch norm.
+Differs: distances are computed in float64 by explicit differences, so equal filters have distance exactly 0.
+"""
+
+import copy
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from papernets.data import Split, photograph_patches
+from papernets.nn import GOOGLENET_WIDTHS, VGG, VGG16_WIDTHS, ConvNet, GoogLeNet, ResNetCIFAR, ResNetImageNet
+from papernets.nn import surgery
+from papernets.training import (Recipe, accuracy, cosine, fit, loader, logits, seed_everything, single_thread, steps,
+                                with_warmup)
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 1. Functions on tensors
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def distances(weight: torch.Tensor, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    """D (C, C): Euclidean distances between the C filters of ``weight`` (C, …), D_jk = ‖w_j - w_k‖."""
+    if not torch.isfinite(weight).all():
+        raise ValueError("a filter holds a value that is not finite; distances need finite weights")
+    rows = weight.detach().flatten(1).to(dtype)  # (C, c·k·k)
+    return torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def log_proxy(D: torch.Tensor, T: float) -> torch.Tensor:
+    """log P (C, C), where P_jk = exp(-T·D_jk) / Σ_g exp(-T·D_jg). Finite for every T."""
+    if not 0 <= T < math.inf:
+        raise ValueError(f"temperature {T} is outside [0, ∞); the nearest is 0")
+    return torch.log_softmax(-T * D, dim=1)
+
+
+def proxy(D: torch.Tensor, T: float) -> torch.Tensor:
+    """P (C, C): row j says how alike filter j is to every other. Rows sum to 1; the diagonal is each row's maximum."""
+    return log_proxy(D, T).exp()
+
+
+def importance(D: torch.Tensor, T: float) -> torch.Tensor:
+    """I (C,): how unlike all others each filter's proxy is, I_j = Σ_k (1/C) Σ_g P_jg (log P_jg - log P_kg).
+
+    The sum over k goes inside: I_j = Σ_g P_jg (log P_jg - mean_k log P_kg), which needs C² memory and not C³.
+    As T → ∞ it tends to (T/C)·Σ_k D_jk: the filters farthest from all others are kept.
+    """
+    log_p = log_proxy(D, T)
+    return (log_p.exp() * (log_p - log_p.mean(0, keepdim=True))).sum(1)
+
+
+def importance_of_code(D: torch.Tensor, T: float, eps: float = 1e-7) -> torch.Tensor:
+    """I (C,) as the authors' code computes it, in the precision of ``D``: NaN as soon as a probability underflows."""
+    P = torch.softmax(-D * T, dim=1)
+    C = len(P)
+    return torch.stack([(P[j] * torch.log(P[j] / (P + eps))).sum(1).div(C).sum() for j in range(C)])
+
+
+def select(I: torch.Tensor, m: int) -> torch.Tensor:
+    """S (m,): the indices of the m largest importances, ascending; ties go to the lower index."""
+    if not 1 <= m <= len(I):
+        raise ValueError(f"cannot keep {m} of {len(I)} filters; choose from 1 to {len(I)}")
+    return torch.sort(torch.sort(I, descending=True, stable=True).indices[:m]).values
+
+
+def fuse(weight: torch.Tensor, phi: torch.Tensor) -> torch.Tensor:
+    """W̃ (m, …) = Φ (m, C) applied to the C filters (or biases) of ``weight`` (C, …)."""
+    return (phi @ weight.flatten(1)).view(len(phi), *weight.shape[1:])
+
+
+def temperature(epoch: float, epochs: float, T_s: float = 1.0, T_e: float = 1e4, growth: float = 1.0) -> float:
+    """T at ``epoch`` of ``epochs``: from T_s at 0 to T_e at the end along half a sigmoid of slope ``growth`` (κ).
+
+    With κ = 1, the value of the authors' code, T is 4622 at epoch 1: the blend is a selection almost at once.
+    """
+    if not epochs > 0:
+        raise ValueError(f"epochs is {epochs}; the schedule needs more than 0")
+    if not 0 <= epoch <= epochs:
+        raise ValueError(f"epoch {epoch} is outside 0 to {epochs}")
+    A = 2 * (T_e - T_s) * (1 + math.exp(-growth * epochs)) / (1 - math.exp(-growth * epochs))
+    return A / (1 + math.exp(-growth * epoch)) + T_s - A / 2
+
+
+def kept_width(C: int, rate: float, guarded: bool = False) -> int:
+    """m = ⌊C(1 - r)⌋, the float product taken as it is, as the authors' code does.
+
+    So 160 filters at rate 0.8 leave 31, because 160·(1 - 0.8) is a little below 32 in floating point; the published
+    networks have those widths. ``guarded`` adds 1e-9 before the floor and gives 32.
+    """
+    if not 0 <= rate < 1:
+        nearest = 0.0 if rate < 0 else 1 - 1 / C
+        raise ValueError(f"rate {rate} is outside [0, 1); the nearest that leaves a filter is {nearest:g}")
+    m = math.floor(C * (1 - rate) + (1e-9 if guarded else 0))
+    if m < 1:
+        raise ValueError(f"rate leaves no filter: {C} filters at rate {rate} keep {m}; "
+                         f"the highest rate that keeps one is {1 - 1 / C:g}")
+    return m
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 2. The layer
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DCFF:
+    """How a network is narrowed and fused; the defaults are the paper's.
+
+    ``rate`` is one pruning rate or one per layer name; ``growth`` is κ of the schedule, or ``"slow"`` for κ = 10/E, which
+    spreads the sharpening over all E epochs (not the paper's). ``random`` keeps random filters instead of the most
+    important: a baseline.
+    """
+
+    rate: float | Mapping[str, float] = 0.5
+    T_s: float = 1.0
+    T_e: float = 1e4
+    growth: float | str = 1.0
+    stable: bool = True
+    score_eps: float = 1e-7
+    guarded: bool = False
+    ignore: tuple[str, ...] = ()
+    random: bool = False
+
+    def __post_init__(self):
+        if not 0 < self.T_s <= self.T_e < math.inf:
+            raise ValueError(f"temperatures T_s = {self.T_s}, T_e = {self.T_e} must satisfy 0 < T_s ≤ T_e")
+        if self.growth != "slow" and not (isinstance(self.growth, int | float) and self.growth > 0):
+            raise ValueError(f"growth is {self.growth!r}; it is a number above 0 or 'slow'")
+        for rate in self.rate.values() if isinstance(self.rate, Mapping) else [self.rate]:
+            if not 0 <= rate < 1:
+                raise ValueError(f"rate {rate} is outside [0, 1); the nearest is {0.0 if rate < 0 else 0.99:g}")
+
+    def temperature(self, epoch: float, epochs: float) -> float:
+        growth = 10 / epochs if self.growth == "slow" else self.growth
+        return temperature(epoch, epochs, self.T_s, self.T_e, growth)
+
+
+class FusedConv2d(nn.Module):
+    """A convolution of m filters, each a blend Φ of C wide ones. Only W and b are trained; Φ is fixed within an epoch.
+
+    ``weight`` (C, c, k, k) and ``bias`` (C,) are the wide layer's; ``phi`` (m, C), ``score`` (C,) and ``kept`` (m,) are
+    buffers and travel in the ``state_dict``. The gradient reaches every wide filter: dL/dW = Φᵀ dL/dW̃.
+    """
+
+    def __init__(self, narrow: nn.Conv2d, full: int, config: DCFF = DCFF()):
+        super().__init__()
+        if narrow.groups != 1:
+            raise ValueError(f"a convolution of {narrow.groups} groups cannot be fused; fusion is defined for 1 group")
+        m = narrow.out_channels
+        if not 1 <= m <= full:
+            raise ValueError(f"{m} filters cannot be blended from {full}; full must be at least {m}")
+        self.config = config
+        self.stride, self.padding, self.dilation = narrow.stride, narrow.padding, narrow.dilation
+        self.padding_mode = narrow.padding_mode
+        like = {"device": narrow.weight.device, "dtype": narrow.weight.dtype}
+        self.weight = nn.Parameter(torch.empty(full, *narrow.weight.shape[1:], **like))
+        self.bias = nn.Parameter(torch.empty(full, **like)) if narrow.bias is not None else None
+        self.register_buffer("phi", torch.zeros(m, full, **like))
+        self.register_buffer("score", torch.zeros(full, device=like["device"], dtype=torch.float64))
+        self.register_buffer("kept", torch.zeros(m, device=like["device"], dtype=torch.int64))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The framework's own initialisation of a convolution, and the blend that belongs to it at T_s."""
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        if self.bias is not None:
+            bound = 1 / math.sqrt(self.weight[0].numel())
+            nn.init.uniform_(self.bias, -bound, bound)
+        self.random_order = torch.randperm(len(self.weight)) if self.config.random else None
+        if self.weight.device.type != "meta":
+            self.refresh(self.config.T_s)
+
+    @torch.no_grad()
+    def refresh(self, T: float) -> bool:
+        """New importance, selection and blend at temperature T; false if the importance was not finite and was kept."""
+        config, m = self.config, len(self.phi)
+        if config.stable:
+            D = distances(self.weight)
+            score = importance(D, T)
+        else:
+            D = distances(self.weight, torch.float32)
+            score = importance_of_code(D, T, config.score_eps)
+        finite = bool(torch.isfinite(score).all())
+        if finite:
+            self.score.copy_(score)
+        kept = select(self.score, m) if self.random_order is None else torch.sort(self.random_order[:m]).values
+        self.kept.copy_(kept)
+        self.phi.copy_(proxy(D, T)[self.kept])  # (m, C)
+        return finite
+
+    def fused(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """W̃ (m, c, k, k) and b̃ (m,)."""
+        return fuse(self.weight, self.phi), None if self.bias is None else self.phi @ self.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight, bias = self.fused()
+        if self.padding_mode != "zeros":
+            raise ValueError(f"padding_mode {self.padding_mode!r} is not supported; use 'zeros'")
+        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation)  # (B, m, h, w)
+
+    def macs_of(self, x: torch.Tensor, y: torch.Tensor, convention: str) -> int:
+        """At inference it costs what the narrow convolution costs."""
+        return y.numel() * (self.weight[0].numel() + (convention == "thop" and self.bias is not None))
+
+    def to_conv(self) -> nn.Conv2d:
+        """The ordinary convolution of m filters with the same outputs."""
+        weight, bias = self.fused()
+        conv = nn.Conv2d(weight.shape[1], len(weight), weight.shape[2:], self.stride, self.padding, self.dilation,
+                         bias=bias is not None, device=weight.device, dtype=weight.dtype)
+        with torch.no_grad():
+            conv.weight.copy_(weight)
+            if bias is not None:
+                conv.bias.copy_(bias)
+        return conv
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[1]}, {len(self.phi)} of {len(self.weight)}, kernel_size={tuple(self.weight.shape[2:])}"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 3. The verbs
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def fuse_(model: nn.Module, config: DCFF = DCFF(), example: torch.Tensor | None = None) -> None:
+    """Turn a wide ``model`` in place into a narrow one whose convolutions are blends of the wide filters.
+
+    ``example`` is an input; it is used to follow the channels through residual, concatenated and depthwise paths. Every
+    convolution of one group is narrowed and fused, but for those in ``config.ignore``; convolutions whose outputs are
+    added need the same rate; depthwise ones follow their input. Weights start anew, as in the paper: build the optimiser
+    afterwards. A network whose outputs would change shape is refused, unchanged.
+
+    >>> model = ConvNet()
+    >>> fuse_(model, DCFF(rate=0.5), torch.zeros(1, 3, 32, 32))
+    """
+    if example is None:
+        raise ValueError("example is missing; give one input of the network, such as torch.zeros(1, 3, 224, 224)")
+    full = {name: module.out_channels for name, module in model.named_modules()
+            if isinstance(module, nn.Conv2d) and module.groups == 1 and name not in config.ignore}
+    rates = _rates(model, config, full)
+    kept = {name: torch.arange(kept_width(full[name], rate, config.guarded)) for name, rate in rates.items()}
+    narrow = surgery.keep_filters(model, kept, example)
+    fuse_narrow_(narrow, {name: full[name] for name in rates}, config)
+    model.__dict__.update(narrow.__dict__)  # the copy is whole: only now is the model itself changed
+
+
+def _rates(model: nn.Module, config: DCFF, full: Mapping[str, int]) -> dict[str, float]:
+    for name in config.ignore:
+        if name not in dict(model.named_modules()):
+            raise ValueError(f"ignore names {name!r}, which is no layer; convolutions are {', '.join(full)}")
+    if not isinstance(config.rate, Mapping):
+        return dict.fromkeys(full, config.rate)
+    for name in config.rate:
+        module = dict(model.named_modules()).get(name)
+        if isinstance(module, nn.Conv2d) and module.groups != 1:
+            raise ValueError(f"{name} has {module.groups} groups and cannot be fused; fusion is defined for 1 group")
+        if name not in full:
+            raise ValueError(f"{name!r} is no convolution to fuse; choose from {', '.join(full)}")
+    return dict(config.rate)
+
+
+def fuse_narrow_(model: nn.Module, full: Mapping[str, int], config: DCFF = DCFF()) -> None:
+    """Replace convolutions of an already narrow ``model``, by name, with blends of ``full[name]`` wide filters each."""
+    modules = dict(model.named_modules())
+    fused = {}
+    for name, C in full.items():
+        if not isinstance(modules.get(name), nn.Conv2d):
+            raise ValueError(f"{name!r} is no convolution of this network")
+        fused[name] = FusedConv2d(modules[name], C, config)
+    for name, module in fused.items():
+        model.set_submodule(name, module)
+
+
+def refresh_(model: nn.Module, epoch: float, epochs: float) -> float:
+    """Do this at the start of every epoch: new proxies, importances, selections and blends. Returns the temperature."""
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, FusedConv2d)}
+    if not layers:
+        raise ValueError("this network has no fused convolution; call fuse_ first")
+    T, stale = 0.0, []
+    for name, layer in layers.items():
+        T = layer.config.temperature(epoch, epochs)
+        if not layer.refresh(T):
+            stale.append(name)
+    if stale:
+        warnings.warn(f"importance is not finite at T = {T:.4g} in {len(stale)} of {len(layers)} layers; "
+                      "the last finite one is kept", RuntimeWarning, stacklevel=2)
+    return T
+
+
+def compact(model: nn.Module) -> nn.Module:
+    """A new, ordinary, narrow network with the same outputs: every blend becomes a convolution of its own."""
+    model = copy.deepcopy(model)
+    for name, module in list(model.named_modules()):
+        if isinstance(module, FusedConv2d):
+            if name == "":
+                return module.to_conv()
+            model.set_submodule(name, module.to_conv())
+    return model
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 4. The paper's networks
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Network:
+    """A dense network of the paper and the narrow one its published rates leave; ``fused`` names the fused layers."""
+
+    dense: Callable[[], nn.Module]
+    narrow: Callable[[], nn.Module]
+    example: tuple[int, ...]
+    unfused: tuple[str, ...] = ()
+    init: str = "default"
+    config: DCFF = field(default_factory=DCFF)
+
+    def build(self) -> nn.Module:
+        """The narrow network with its fused layers, ready to train."""
+        with torch.device("meta"):
+            wide = {name: module.out_channels for name, module in self.dense().named_modules()
+                    if isinstance(module, nn.Conv2d)}
+        model = self.narrow()
+        fused = {name: C for name, C in wide.items() if not name.startswith(self.unfused or ("\0",))
+                 and ".shortcut." not in name}
+        fuse_narrow_(model, fused, self.config)
+        if self.init != "default":
+            for module in model.modules():
+                if isinstance(module, FusedConv2d):
+                    nn.init.kaiming_normal_(module.weight, mode=self.init, nonlinearity="relu")
+                    module.refresh(self.config.T_s)
+        return model
+
+
+def _widths(dense: Sequence[int], rates: Sequence[float]) -> list[int]:
+    return [kept_width(C, rate) for C, rate in zip(dense, rates, strict=True)]
+
+
+def _list(text: str) -> list[float]:
+    """``".5*2 0"`` → ``[0.5, 0.5, 0.0]``, the way the authors write rates."""
+    rates = []
+    for part in text.split():
+        rate, _, times = part.partition("*")
+        rates += [float(rate)] * int(times or 1)
+    return rates
+
+
+_VGG16 = _widths(VGG16_WIDTHS, _list(".5*2 .4*2 .35*3 .85*6"))
+_R56 = _widths([16] * 9 + [32] * 9 + [64] * 9, _list(
+    ".7*2 .5*3 .3*2 .4 .8   .7*2 .8*4 .4 .2*2   .7 .3 .8 .4*2 .7 .3 .4 .8"))
+_R110 = _widths([16] * 18 + [32] * 18 + [64] * 18, _list(
+    ".2 0 .2 .3 .7 .7 .1 .3 .3 .4 .7 .7 .5 .1 .3 0 .6 0   .2 .5 0 .7 .7 .5 .7 .7 .4 .4 0 .3 .1 .5 .1 .1 .1 .7   "
+    ".1 .1 .3*5 .5 .7 .2 .4 .7*5 .5 .1"))
+_R110_STAGES = _widths((16, 32, 64), (0.6, 0.2, 0.5))
+_R50 = [64] * 3 + [128] * 4 + [256] * 6 + [512] * 3
+#: Rates of ResNet-50: first convolutions | second convolutions | third convolutions and shortcuts, per stage.
+_R50_RATES = {
+    "a": (".8*10 .7*6", ".6*10 .4*6", ".3*4"),
+    "b": (".6*10 .5*6", ".5*10 .4*6", ".2*4"),
+    "c": (".35*10 .3*6", ".4*10 .3*6", ".1*4"),
+    "d": (".5*16", ".5*16", ".25*3 0"),
+    "e": (".7*7 .45*9", ".7*7 .45*9", ".24*3 0"),
+    "f": (".43*7 .73*9", ".43*7 .73*9", ".45*3 0"),
+}
+_GOOGLENET_RATE = {"a3": 0.8, "b3": 0.9, "a4": 0.9, "b4": 0.9, "c4": 0.8, "d4": 0.8, "e4": 0.8, "a5": 0.9, "b5": 0.9}
+_GOOGLENET = {unit: tuple(_widths(GOOGLENET_WIDTHS[unit], [0, r, 0, r, r, 0, 0])) for unit, r in _GOOGLENET_RATE.items()}
+_CIFAR, _IMAGENET = (1, 3, 32, 32), (1, 3, 224, 224)
+
+
+def _r50(rates: tuple[str, str, str]) -> Callable[[], nn.Module]:
+    first, second, stages = (_list(part) for part in rates)
+    return lambda: ResNetImageNet(_widths(_R50, first), _widths(_R50, second),
+                                  _widths((256, 512, 1024, 2048), stages))
+
+
+NETWORKS = {
+    "vgg16": Network(VGG, lambda: VGG(_VGG16), _CIFAR),
+    "resnet56": Network(lambda: ResNetCIFAR(56), lambda: ResNetCIFAR(56, _R56), _CIFAR, init="fan_in"),
+    "resnet110": Network(lambda: ResNetCIFAR(110), lambda: ResNetCIFAR(110, _R110, _R110_STAGES), _CIFAR, init="fan_in"),
+    "googlenet": Network(GoogLeNet, lambda: GoogLeNet(_GOOGLENET), _CIFAR, unfused=("stem",)),
+    **{f"resnet50-{key}": Network(ResNetImageNet, _r50(rates), _IMAGENET, unfused=("conv1",), init="fan_out")
+       for key, rates in _R50_RATES.items()},
+}
+
+
+def network(name: str) -> Network:
+    """A network of the paper by name. ``ValueError`` lists the names."""
+    if name not in NETWORKS:
+        raise ValueError(f"no network {name!r}; choose from {', '.join(NETWORKS)}")
+    return NETWORKS[name]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 5. The experiment of the chapter, and the recipes of the paper
+# ---------------------------------------------------------------------------------------------------------------------
+
+ARMS = ("fused", "narrow", "l1", "random")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run: test accuracy (a share) after every epoch, and the trained network."""
+
+    accuracy: list[float]
+    model: nn.Module
+
+
+def keep_largest(model: nn.Module, rate: float, example: torch.Tensor) -> nn.Module:
+    """A narrower copy of a trained network: in every convolution the filters of largest L1 norm. The usual baseline."""
+    kept = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            norm = module.weight.detach().abs().sum((1, 2, 3))
+            kept[name] = select(norm, kept_width(len(norm), rate))
+    return surgery.keep_filters(model, kept, example)
+
+
+def trial(arm: str, data: tuple[Split, Split], *, widths=(32, 64, 64), rate: float = 0.5, epochs: int = 20,
+          seed: int = 0, lr: float = 0.05, batch: int = 64, config: DCFF | None = None) -> Trial:
+    """Train one arm of the comparison; every arm has ``epochs`` epochs, the same seed and the same order of the data.
+
+    ``fused``: fused training. ``random``: the same, with random filters kept. ``narrow``: the narrow network directly.
+    ``l1``: the wide network for half the epochs, its filters of largest L1 norm kept, fine-tuned for the other half; each
+    half has a cosine of its own, the second from a fifth of the rate.
+    """
+    if arm not in ARMS:
+        raise ValueError(f"no arm {arm!r}; choose from {', '.join(ARMS)}")
+    train, test = loader(data[0], batch, True), loader(data[1], 500, False)
+    classes, channels = len(data[0].classes), data[0].images.shape[1]
+    with single_thread():
+        seed_everything(seed)
+        if arm == "l1":
+            model = ConvNet(widths, classes, channels)
+            half = epochs // 2
+            first = fit(model, train, test, epochs=half, lr=cosine(lr, half), seed=seed).accuracy if half else []
+            model = keep_largest(model, rate, data[0].images[:1])
+            rest = epochs - half
+            second = fit(model, train, test, epochs=rest, lr=cosine(lr / 5, rest), seed=seed + 1).accuracy
+            return Trial(first + second, model)
+        model = ConvNet([kept_width(C, rate) for C in widths], classes, channels)
+        before = None
+        if arm != "narrow":
+            full = {name: C for (name, module), C in zip(
+                ((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d)), widths)}
+            fuse_narrow_(model, full, replace(config or DCFF(), random=arm == "random"))
+
+            def before(model, epoch):
+                refresh_(model, epoch, epochs)
+        history = fit(model, train, test, epochs=epochs, lr=cosine(lr, epochs), seed=seed, before_epoch=before)
+        return Trial(history.accuracy, model)
+
+
+def compare(seed: int, *, train: int = 2000, test: int = 1000, epochs: int = 20,
+            widths=(32, 64, 64), rate: float = 0.5) -> dict:
+    """All arms for one seed on the photograph patches: their accuracies, and the fused network against its export."""
+    data = photograph_patches(train, test, seed)
+    runs = {arm: trial(arm, data, widths=widths, rate=rate, epochs=epochs, seed=seed) for arm in ARMS}
+    fused = runs["fused"].model
+    with single_thread():
+        gap = logits(fused, data[1].images) - logits(compact(fused), data[1].images)
+    return {"seed": seed, "export": float(gap.abs().max()), **{arm: run.accuracy for arm, run in runs.items()}}
+
+
+def _recipe(name: str, data: str) -> Recipe:
+    chosen = network(name)
+    if data == "cifar10":
+        options = dict(epochs=300, batch=256, lr=steps(0.1, (150, 225)), weight_decay=5e-4)
+    elif name[-1] in "abc":  # "step" of the paper
+        options = dict(epochs=90, batch=256, lr=with_warmup(steps(0.1, (30, 60, 80)), 5), weight_decay=1e-4)
+    else:  # "cos" of the paper
+        options = dict(epochs=180, batch=256, lr=with_warmup(cosine(0.01, 180, 5), 5), weight_decay=1e-4, momentum=0.99)
+    return Recipe(data=data, build=chosen.build, before_epoch=refresh_, export=compact, **options)
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    **{f"{name}-cifar10": lambda name=name: _recipe(name, "cifar10")
+       for name in ("vgg16", "resnet56", "resnet110", "googlenet")},
+    **{f"resnet50-{key}-imagenet": lambda key=key: _recipe(f"resnet50-{key}", "imagenet") for key in _R50_RATES},
+}
+
+__all__ = ["ARMS", "DCFF", "NETWORKS", "RECIPES", "FusedConv2d", "Network", "Trial", "accuracy", "compact", "compare",
+           "distances", "fuse", "fuse_", "fuse_narrow_", "importance", "importance_of_code", "keep_largest",
+           "kept_width", "log_proxy", "network", "proxy", "refresh_", "select", "temperature", "trial"]

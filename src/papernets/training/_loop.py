@@ -1,0 +1,142 @@
+"""The one training loop: cross-entropy, SGD with momentum, on Lightning Fabric.
+
+The same loop serves a chapter's small experiment on one core and a full run on several machines: Fabric places the model,
+shares out the batches and chooses the precision. Every epoch starts from its own seed, so a run that was killed and
+resumed gives the same numbers as one that was not.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
+
+from papernets.training._schedules import Schedule
+from papernets.training._seed import seed_everything
+
+
+@dataclass
+class History:
+    """What a run left, one entry an epoch: mean training loss, test accuracy (a share), learning rate at its start."""
+
+    loss: list[float] = field(default_factory=list)
+    accuracy: list[float] = field(default_factory=list)
+    lr: list[float] = field(default_factory=list)
+
+
+def loader(data: Dataset, batch: int, shuffle: bool, workers: int = 0) -> DataLoader:
+    """Batches of ``data``. A set held in memory is indexed once a batch; files are read one by one by ``workers``."""
+    if batch < 1:
+        raise ValueError(f"batch is {batch}; the smallest is 1")
+    if hasattr(data, "images"):
+        order = RandomSampler(data) if shuffle else SequentialSampler(data)
+        return DataLoader(data, batch_size=None, sampler=BatchSampler(order, batch, drop_last=False))
+    return DataLoader(data, batch, shuffle=shuffle, num_workers=workers, pin_memory=workers > 0)
+
+
+@torch.no_grad()
+def logits(model: nn.Module, images: torch.Tensor, batch: int = 500) -> torch.Tensor:
+    """Outputs for all ``images`` (N, …) in evaluation mode, without gradients."""
+    was = model.training
+    model.eval()
+    try:
+        return torch.cat([model(part) for part in images.split(batch)])
+    finally:
+        model.train(was)
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, batches, fabric: Fabric | None = None) -> float:
+    """Share of right answers in evaluation mode."""
+    was = model.training
+    model.eval()
+    right = total = 0
+    for images, labels in batches:
+        right += (model(images).argmax(1) == labels).sum()
+        total += len(labels)
+    model.train(was)
+    counts = torch.stack([torch.as_tensor(right), torch.as_tensor(total, device=torch.as_tensor(right).device)])
+    if fabric is not None and fabric.world_size > 1:
+        counts = fabric.all_reduce(counts, reduce_op="sum")
+    return float(counts[0] / counts[1])
+
+
+def fit(model: nn.Module, train: DataLoader, test: DataLoader | None, *, epochs: int, lr: Schedule,
+        momentum: float = 0.9, weight_decay: float = 5e-4, seed: int = 0, fabric: Fabric | None = None,
+        augment: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        before_epoch: Callable[[nn.Module, int], None] | None = None,
+        after_epoch: Callable[[nn.Module, int, History], None] | None = None,
+        checkpoint: str | Path | None = None, log: str | Path | None = None) -> History:
+    """Train ``model`` in place for ``epochs``; ``lr`` is followed batch by batch.
+
+    ``before_epoch(model, epoch)`` and ``after_epoch(model, epoch, history)`` are where a method does its own work.
+    With ``checkpoint`` the state is saved after every epoch (written beside, then renamed) and a run that finds one goes
+    on from there. ``log`` is a file of one JSON line an epoch. A loss that is not finite stops the run.
+    """
+    if epochs < 0:
+        raise ValueError(f"epochs is {epochs}; the smallest is 0")
+    if fabric is None:
+        fabric = Fabric(accelerator="cpu", devices=1)
+    plain = model
+    optimizer = torch.optim.SGD(plain.parameters(), lr(0.0) or 1e-12, momentum=momentum, weight_decay=weight_decay)
+    model, optimizer = fabric.setup(plain, optimizer)
+    train = fabric.setup_dataloaders(train)
+    test = None if test is None else fabric.setup_dataloaders(test)
+    history, first = History(), 0
+    checkpoint = None if checkpoint is None else Path(checkpoint)
+    if checkpoint is not None and checkpoint.exists():
+        state = {"model": model, "optimizer": optimizer}
+        rest = fabric.load(checkpoint, state)
+        first, history = rest["epoch"] + 1, History(**rest["history"])
+        if first > epochs:
+            raise ValueError(f"{checkpoint} is from epoch {first}, past the {epochs} asked for; ask for at least {first}")
+    for epoch in range(first, epochs):
+        seed_everything((seed * 100_003 + epoch) % 2**32)
+        if before_epoch is not None:
+            before_epoch(plain, epoch)
+        model.train()
+        total = seen = 0
+        for index, (images, labels) in enumerate(train):
+            for group in optimizer.param_groups:
+                group["lr"] = lr(epoch + index / len(train))
+            if augment is not None:
+                images = augment(images)
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(images), labels)
+            fabric.backward(loss)
+            optimizer.step()
+            total, seen = total + loss.detach() * len(labels), seen + len(labels)
+        mean = float(total / seen)
+        if not mean < float("inf"):
+            raise ValueError(f"the loss of epoch {epoch} is {mean}; a smaller learning rate than {lr(epoch):g} may help")
+        history.loss.append(mean)
+        history.lr.append(lr(epoch))
+        if test is not None:
+            history.accuracy.append(accuracy(model, test, fabric))
+        if after_epoch is not None:
+            after_epoch(plain, epoch, history)
+        if checkpoint is not None:
+            _save(fabric, checkpoint, {"model": model, "optimizer": optimizer, "epoch": epoch,
+                                       "history": asdict(history)})
+        if log is not None and fabric.is_global_zero:
+            entry = {"epoch": epoch, "loss": mean, "lr": lr(epoch)}
+            if history.accuracy:
+                entry["accuracy"] = history.accuracy[-1]
+            with Path(log).open("a") as file:
+                file.write(json.dumps(entry) + "\n")
+    return history
+
+
+def _save(fabric: Fabric, path: Path, state: dict) -> None:
+    """Never a half-written checkpoint: the file appears under its name only when it is whole."""
+    part = path.with_name(path.name + ".part")
+    fabric.save(part, state)
+    if fabric.is_global_zero:
+        os.replace(part, path)
+    fabric.barrier()

@@ -1,0 +1,88 @@
+"""Full runs on the real data sets: what a paper's recipe is, and how one is started."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+from torch.nn import functional as F
+
+from papernets.data import ImageFolder, read_cifar
+from papernets.training._loop import History, fit, loader
+from papernets.training._schedules import Schedule
+from papernets.training._seed import seed_everything
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A paper's recipe. ``before_epoch(model, epoch, epochs)`` is the method's; ``export`` makes the final network."""
+
+    data: str
+    build: Callable[[], nn.Module]
+    epochs: int
+    batch: int
+    lr: Schedule
+    weight_decay: float
+    momentum: float = 0.9
+    before_epoch: Callable[[nn.Module, int, int], object] | None = None
+    export: Callable[[nn.Module], nn.Module] | None = None
+
+
+def crop_and_flip(images: torch.Tensor, pad: int = 4) -> torch.Tensor:
+    """A random crop after padding by ``pad`` zeros, and a random mirror image; each image of the batch its own."""
+    count, _, height, width = images.shape
+    padded = F.pad(images, (pad,) * 4)
+    top = torch.randint(0, 2 * pad + 1, (count, 1), device=images.device)
+    left = torch.randint(0, 2 * pad + 1, (count, 1), device=images.device)
+    rows = top + torch.arange(height, device=images.device)  # (B, h)
+    columns = left + torch.arange(width, device=images.device)  # (B, w)
+    flip = torch.rand(count, 1, device=images.device) < 0.5
+    columns = torch.where(flip, columns.flip(1), columns)
+    batch = torch.arange(count, device=images.device)[:, None, None]
+    return padded[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)  # (B, c, h, w)
+
+
+def run_recipe(recipe: Recipe, folder: str | Path, *, fabric: Fabric | None = None, seed: int = 0,
+               data: str | Path | None = None, epochs: int | None = None, workers: int = 4,
+               report: Callable[[int, int, History], None] | None = None) -> History:
+    """Run a recipe to its end, or go on where it was killed. ``folder`` gets the checkpoint, the log and the best network.
+
+    ``data`` is the archive (CIFAR) or the folder with ``train`` and ``val`` (ImageNet); CIFAR is fetched if it is left
+    out. ``epochs`` shortens the run for a test of the machinery: the schedule stays the paper's.
+    """
+    folder = Path(folder)
+    augment = None
+    if recipe.data.startswith("cifar"):
+        first, second = read_cifar(recipe.data, None if data is None else Path(data))
+        augment = crop_and_flip
+    else:
+        if data is None:
+            raise ValueError(f"{recipe.data} cannot be fetched; give its folder with --data (it holds train and val)")
+        first, second = ImageFolder(Path(data) / "train", True), ImageFolder(Path(data) / "val", False)
+    if fabric is None:
+        fabric = Fabric(accelerator="cpu", devices=1)
+    folder.mkdir(parents=True, exist_ok=True)
+    total = recipe.epochs if epochs is None else epochs
+    seed_everything(seed)
+    model = recipe.build()
+
+    def before(model: nn.Module, epoch: int) -> None:
+        if recipe.before_epoch is not None:
+            recipe.before_epoch(model, epoch, recipe.epochs)
+
+    def after(model: nn.Module, epoch: int, history: History) -> None:
+        if fabric.is_global_zero and history.accuracy[-1] == max(history.accuracy):
+            best = recipe.export(model) if recipe.export else model
+            part = folder / "best.pt.part"
+            torch.save(best.state_dict(), part)
+            os.replace(part, folder / "best.pt")
+        if report is not None:
+            report(epoch, total, history)
+
+    return fit(model, loader(first, recipe.batch, True, workers), loader(second, 500, False, workers), epochs=total,
+               lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, seed=seed, fabric=fabric,
+               augment=augment, before_epoch=before, after_epoch=after, checkpoint=folder / "last.ckpt",
+               log=folder / "log.jsonl")

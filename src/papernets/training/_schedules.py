@@ -1,0 +1,28 @@
+"""Learning rates as functions of the epoch (a float: epoch plus the share of it that is done)."""
+
+import math
+from collections.abc import Callable, Sequence
+
+Schedule = Callable[[float], float]
+
+
+def steps(lr: float, at: Sequence[float], factor: float = 0.1) -> Schedule:
+    """``lr``, multiplied by ``factor`` at every epoch of ``at``."""
+    return lambda epoch: lr * factor ** sum(epoch >= border for border in at)
+
+
+def cosine(lr: float, epochs: float, start: float = 0) -> Schedule:
+    """Half a cosine from ``lr`` at epoch ``start`` down to 0 at ``epochs``."""
+    if not epochs > start:
+        raise ValueError(f"a cosine to epoch {epochs} cannot start at {start}; it must start earlier")
+
+    def at(epoch: float) -> float:
+        share = min(max((epoch - start) / (epochs - start), 0.0), 1.0)
+        return 0.5 * lr * (1 + math.cos(math.pi * share))
+
+    return at
+
+
+def with_warmup(schedule: Schedule, epochs: float) -> Schedule:
+    """Rise linearly from 0 over the first ``epochs``, then follow ``schedule``."""
+    return lambda epoch: schedule(epoch) * min(1.0, epoch / epochs) if epochs else schedule(epoch)
