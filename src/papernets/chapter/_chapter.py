@@ -1,0 +1,94 @@
+"""A chapter as its notebook sees it."""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+import joblib
+import plotly.graph_objects as go
+from IPython.display import Markdown
+
+from papernets import paths
+from papernets.cards import card
+from papernets.chapter._claims import ClaimError, Claims
+from papernets.chapter._explorer import Control, Explorer
+from papernets.chapter._figure import Figure
+from papernets.chapter._header import header_html
+
+Profile = Literal["quick", "book", "evidence"]
+PROFILES = ("quick", "book", "evidence")
+
+
+class Chapter:
+    """Open a chapter with ``Chapter("dcff", profile, seed)``; end it with ``close()``.
+
+    ``profile`` is quick (tests), book (the published page) or evidence (enough seeds for a verdict).
+    """
+
+    def __init__(self, name: str, profile: str = "quick", seed: int = 0):
+        if profile not in PROFILES:
+            raise ValueError(f"profile {profile!r} is not known; choose from {', '.join(PROFILES)}")
+        if not isinstance(seed, int) or seed < 0:
+            raise ValueError(f"seed is {seed!r}; it must be a whole number from 0")
+        self.card, self.profile, self.seed = card(name), profile, seed
+        self.claims = Claims(self.card, profile)
+        self._figures = 0
+
+    def pick(self, *, quick, book, evidence):
+        """The setting that belongs to this run's profile."""
+        return {"quick": quick, "book": book, "evidence": evidence}[self.profile]
+
+    def map(self, call: Callable, items: Iterable, **options) -> list:
+        """``[call(item, **options) for item in items]``; an evidence run uses all cores, or a Dask cluster if it has one.
+
+        The order of the results is that of the items, and each call runs on one thread.
+        """
+        items = list(items)
+        scheduler = os.environ.get("PAPERNETS_SCHEDULER")
+        if scheduler:
+            from distributed import Client
+            with Client(scheduler), joblib.parallel_config("dask"):
+                return joblib.Parallel()(joblib.delayed(call)(item, **options) for item in items)
+        jobs = int(os.environ.get("PAPERNETS_JOBS") or -1) if self.profile == "evidence" else 1
+        if jobs == 1:
+            return [call(item, **options) for item in items]
+        with joblib.parallel_config("loky", inner_max_num_threads=1):
+            return joblib.Parallel(n_jobs=jobs)(joblib.delayed(call)(item, **options) for item in items)
+
+    def figure(self, figure: go.Figure, alt: str, height: int = 420) -> Figure:
+        """Show a plotly figure; ``alt`` says in a sentence what it shows, for those who cannot see it."""
+        return Figure(figure, alt, self._name(), height)
+
+    def explore(self, draw: Callable[..., go.Figure], alt: str, height: int = 460, **controls: Control) -> Explorer:
+        """A figure with controls: live in JupyterLab, precomputed on the published page. ``draw(**values)`` draws it."""
+        return Explorer(draw, controls, alt, self._name(), height)
+
+    def say(self, text: str) -> Markdown:
+        """A sentence with numbers of this run in it, as markdown."""
+        return Markdown(text)
+
+    def evidence(self) -> list[dict]:
+        """The committed claims of the last evidence run; empty if there is none."""
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            return json.loads((paths.results() / f"{self.card.chapter}.json").read_text(encoding="utf-8"))["claims"]
+        return []
+
+    def close(self) -> Claims:
+        """Write the results and show all claims; ``ClaimError`` if one was left out or an exact one does not hold."""
+        self.claims.write(self.seed)
+        problems = self.claims.problems()
+        if problems:
+            raise ClaimError(f"{self.card.chapter}: " + "; ".join(problems))
+        return self.claims
+
+    def _name(self) -> str:
+        self._figures += 1
+        return f"pn-{self.card.slug}-{self._figures}"
+
+    def _repr_html_(self):
+        return header_html(self.card, self.evidence())
+
+    def __repr__(self):
+        return f"{self.card.chapter}: {self.card.title} ({self.profile})"

@@ -1,0 +1,190 @@
+"""The claims of a chapter: each is recorded once by the run, judged by the rule of the card, and written as JSON."""
+
+import html
+import math
+import os
+from pathlib import Path
+
+from papernets.cards import Card, Claim, ExactClaim, FullClaim, MiniatureClaim
+from papernets.files import write_json
+from papernets.measure import paired_difference
+
+#: Fewer pairs than this do not judge a miniature.
+PAIRS = 10
+VERDICTS = ("reproduced", "differs", "shown", "not shown", "open", "failed")
+
+
+class ClaimError(AssertionError):
+    """A claim of the card was left out, or one that must hold does not."""
+
+
+class Row(dict):
+    """The result of one claim, as it is written; shows itself as one line."""
+
+    def __repr__(self):
+        return _line(self)
+
+    def _repr_html_(self):
+        return _table([self])
+
+
+class Claims:
+    """Collects what a run measured. ``Chapter.close`` writes it."""
+
+    def __init__(self, card: Card, profile: str):
+        self.card, self.profile = card, profile
+        self._rows: dict[str, Row] = {}
+
+    def record(self, id: str, value=None, *, ours=None, baseline=None) -> Row:
+        """Record an exact claim by its ``value``, or a miniature by the paired scores of ``ours`` and ``baseline``."""
+        claim = self.card.claim(id)
+        if id in self._rows:
+            raise ValueError(f"claim {id!r} is already recorded; a claim is recorded once")
+        if isinstance(claim, FullClaim):
+            raise ValueError(f"claim {id!r} is of kind full and stays open here; it is run with: {claim.recipe}")
+        if isinstance(claim, ExactClaim):
+            if value is None or ours is not None or baseline is not None:
+                raise ValueError(f"claim {id!r} is exact: record it by one value")
+            row = self._exact(claim, value)
+        else:
+            if value is not None or ours is None or baseline is None:
+                raise ValueError(f"claim {id!r} is a miniature: record it by the scores of ours and of the baseline")
+            row = self._miniature(claim, list(map(float, ours)), list(map(float, baseline)))
+        self._rows[id] = row
+        return row
+
+    def _exact(self, claim: ExactClaim, value) -> Row:
+        value = value.item() if hasattr(value, "item") else value
+        if not math.isfinite(value):
+            raise ValueError(f"claim {claim.id!r}: {value} is not a finite number")
+        if claim.differs:
+            verdict = "differs" if _equal(value, claim.ours) else "failed"
+        else:
+            verdict = "reproduced" if claim.accept.allows(value, claim.paper) else "failed"
+            if claim.ours is not None and not _equal(value, claim.ours):
+                verdict = "failed"
+        row = Row(id=claim.id, kind="exact", unit=claim.unit, paper=claim.paper, ours=value, rule=str(claim.accept),
+                  verdict=verdict)
+        if claim.differs:
+            row["why"] = claim.differs
+        if verdict == "failed":
+            row["expected"] = claim.ours if claim.ours is not None else claim.paper
+        return row
+
+    def _miniature(self, claim: MiniatureClaim, ours: list[float], baseline: list[float]) -> Row:
+        row = Row(id=claim.id, kind="miniature", unit=claim.unit, paper=claim.paper, baseline=claim.baseline,
+                  rule=str(claim.accept), seeds=len(ours), scores={"ours": ours, "baseline": baseline})
+        if len(ours) > 1:
+            found = paired_difference(ours, baseline)
+            row |= {"ours": found.mean, "interval": [found.low, found.high]}
+        elif len(ours) == len(baseline) == 1:
+            row |= {"ours": ours[0] - baseline[0]}
+        else:
+            raise ValueError(f"claim {claim.id!r}: paired scores come in equal number, at least one; "
+                             f"got {len(ours)} and {len(baseline)}")
+        judged = self.profile == "evidence" and len(ours) >= PAIRS
+        allowed = judged and claim.accept.allows(*row["interval"])
+        row["verdict"] = ("shown" if allowed else "not shown") if judged else "open"
+        return Row(row)
+
+    def rows(self) -> list[Row]:
+        """All claims in the order of the card; those of kind full are open."""
+        found = []
+        for claim in self.card.claims:
+            if isinstance(claim, FullClaim):
+                found.append(Row(id=claim.id, kind="full", unit=claim.unit, paper=claim.paper, rule=str(claim.accept),
+                                 recipe=claim.recipe, cost=claim.cost, verdict="open"))
+            elif claim.id in self._rows:
+                found.append(self._rows[claim.id])
+        return found
+
+    def problems(self) -> list[str]:
+        """What must not be: claims of the card that were not recorded, and exact claims that do not hold."""
+        missing = [f"{claim.id} is in the card and was not recorded" for claim in self.card.claims
+                   if not isinstance(claim, FullClaim) and claim.id not in self._rows]
+        failed = [f"{row['id']} is {_number(row['ours'])}, expected {_number(row['expected'])} ({row['rule']} of the "
+                  f"paper's {_number(row['paper'])})" for row in self._rows.values() if row["verdict"] == "failed"]
+        return missing + failed
+
+    def text(self, kind: str | None = None) -> str:
+        """The recorded claims as plain text, one line each."""
+        return "\n".join(_line(row) for row in self.rows() if kind in (None, row["kind"]))
+
+    def _repr_html_(self):
+        return _table(self.rows(), self.card)
+
+    def __repr__(self):
+        return self.text()
+
+    def write(self, seed: int) -> None:
+        """Write the results where the runner asked for them (``PAPERNETS_RESULT``); in JupyterLab nothing is written."""
+        target = os.environ.get("PAPERNETS_RESULT")
+        if target:
+            write_json(Path(target), {"schema": 1, "chapter": self.card.chapter, "profile": self.profile, "seed": seed,
+                                      "claims": self.rows()})
+
+
+def _equal(value: float, pinned: float) -> bool:
+    """Integers to the last digit; other numbers up to the rounding of a different order of operations."""
+    if float(pinned).is_integer() and abs(pinned) >= 1:
+        return value == pinned
+    return math.isclose(value, pinned, rel_tol=1e-9, abs_tol=1e-12)
+
+
+def _number(value) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if float(value).is_integer() and abs(value) < 1e15:
+        return f"{int(value):,}".replace(",", "\u202f")
+    return f"{value:.4g}" if abs(value) < 1e-3 else f"{value:.4f}".rstrip("0").rstrip(".")
+
+
+def _line(row: dict) -> str:
+    paper = row["paper"] if not isinstance(row["paper"], str) else "(no number)"
+    parts = [f"{row['id']:<22} paper {_number(paper):>15}"]
+    if "ours" in row:
+        parts.append(f"ours {_number(row['ours']):>15}")
+    if "interval" in row:
+        parts.append(f"interval {row['interval'][0]:+.2f} to {row['interval'][1]:+.2f}, {row['seeds']} pairs")
+    return "  ".join([*parts, f"{row['unit']:<9}", row["verdict"]]).rstrip()
+
+
+def _quantity(row: dict, card: Card | None) -> str:
+    return card.claim(row["id"]).quantity if card else row["id"]
+
+
+def _table(rows, card: Card | None = None) -> str:
+    """The claims as a table that a phone can show: four columns, the rest below the quantity."""
+    body = []
+    for row in rows:
+        ours = _number(row.get("ours"))
+        if "interval" in row:
+            ours = f"{row['ours']:+.2f}<br><small>{row['interval'][0]:+.2f} to {row['interval'][1]:+.2f}, " \
+                   f"{row['seeds']} seeds</small>"
+        elif row["kind"] == "miniature":
+            ours = f"{row['ours']:+.2f}<br><small>1 seed</small>"
+        below = row.get("why") or row.get("baseline") and f"against: {row['baseline']}" or row.get("recipe") or ""
+        small = f"<br><small>{html.escape(below)}</small>" if below else ""
+        paper = html.escape(_number(row["paper"]))
+        unit = html.escape(row["unit"])
+        body.append(f"<tr id=\"claim-{row['id'].replace('.', '-')}\"><td>{html.escape(_quantity(row, card))}{small}</td>"
+                    f"<td>{paper} {'' if isinstance(row['paper'], str) else unit}</td><td>{ours} {unit if ours else ''}</td>"
+                    f"<td>{badge(row['verdict'])}</td></tr>")
+    return ('<div class="pn-table"><table><thead><tr><th>quantity</th><th>paper</th><th>ours</th><th>verdict</th></tr>'
+            f"</thead><tbody>{''.join(body)}</tbody></table></div>")
+
+
+def badge(verdict: str, text: str | None = None) -> str:
+    return f'<span class="pn-badge pn-{verdict.replace(" ", "-")}">{html.escape(text or verdict)}</span>'
+
+
+def counted(claims: list[Claim] | list[dict]) -> dict[str, int]:
+    """How many claims have each verdict, keys as in ``papernets list --json``."""
+    counts = dict.fromkeys(("reproduced", "differs", "shown", "not_shown", "open"), 0)
+    for row in claims:
+        verdict = row["verdict"] if isinstance(row, dict) else "open"
+        key = verdict.replace(" ", "_")
+        counts[key] = counts.get(key, 0) + 1
+    return counts
