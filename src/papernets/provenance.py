@@ -50,10 +50,14 @@ def own_hash(card: Card) -> str:
 def run_key(card: Card, profile: str, seed: int) -> str:
     """Key of an executed notebook: the notebook, everything it can import, the profile and the versions.
 
-    Modules of other papers, the press and the command line are left out: a chapter cannot see them.
+    Modules and figures of other papers, the press and the command line are left out: a chapter cannot see them. A page also depends
+    on the committed evidence.
     """
     files = [paths.notebook(card.chapter), CARDS / f"{card.module}.toml", CARDS / f"{card.module}.py",
-             *_library(paths.root())]
+             paths.root() / "src" / "papernets" / "figures" / f"{card.module}.py", *_library(paths.root())]
+    evidence = paths.results() / f"{card.chapter}.json"
+    if profile == "book" and evidence.exists():  # the page shows it beside the live run
+        files.append(evidence)
     parts = [profile, seed, sorted(versions().items())]
     for file in files:
         parts.append([file.name, hashlib.sha256(file.read_bytes()).hexdigest()])
@@ -62,7 +66,7 @@ def run_key(card: Card, profile: str, seed: int) -> str:
 
 def _library(root: Path) -> list[Path]:
     source = root / "src" / "papernets"
-    hidden = (source / "papers", source / "press", source / "cli.py")
+    hidden = (source / "papers", source / "figures", source / "press", source / "cli.py")
     files = [file for file in source.rglob("*.py") if not any(file.is_relative_to(part) for part in hidden)]
     return sorted(files) + sorted((root / "kernels").rglob("*.py"))
 

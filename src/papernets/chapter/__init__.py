@@ -1,5 +1,6 @@
 """What a notebook talks to: its claims, its profile, figures that work with and without a kernel."""
 
+from papernets.chapter import plots
 from papernets.chapter._chapter import Chapter, Profile
 from papernets.chapter._claims import ClaimError, Claims
 from papernets.chapter._explorer import Choice, Explorer, Slider, Toggle
@@ -7,4 +8,4 @@ from papernets.chapter._figure import Figure
 from papernets.chapter._style import ACCENTS, BASELINE, OURS, figure_template
 
 __all__ = ["ACCENTS", "BASELINE", "OURS", "Chapter", "Choice", "ClaimError", "Claims", "Explorer", "Figure", "Profile",
-           "Slider", "Toggle", "figure_template"]
+           "Slider", "Toggle", "figure_template", "plots"]

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Literal
 
-import joblib
 import plotly.graph_objects as go
 from IPython.display import Markdown
 
@@ -15,7 +14,7 @@ from papernets.cards import card
 from papernets.chapter._claims import ClaimError, Claims
 from papernets.chapter._explorer import Control, Explorer
 from papernets.chapter._figure import Figure
-from papernets.chapter._header import header_html
+from papernets.present import header_html
 
 Profile = Literal["quick", "book", "evidence"]
 PROFILES = ("quick", "book", "evidence")
@@ -45,6 +44,7 @@ class Chapter:
 
         The order of the results is that of the items, and each call runs on one thread.
         """
+        import joblib
         items = list(items)
         scheduler = os.environ.get("PAPERNETS_SCHEDULER")
         if scheduler:

@@ -1,13 +1,14 @@
 """The claims of a chapter: each is recorded once by the run, judged by the rule of the card, and written as JSON."""
 
-import html
 import math
 import os
 from pathlib import Path
 
-from papernets.cards import Card, Claim, ExactClaim, FullClaim, MiniatureClaim
+from papernets.cards import Card, ExactClaim, FullClaim, MiniatureClaim
 from papernets.files import write_json
 from papernets.measure import paired_difference
+from papernets.present import line, number_text, table
+from papernets.provenance import machine
 
 #: Fewer pairs than this do not judge a miniature.
 PAIRS = 10
@@ -22,10 +23,10 @@ class Row(dict):
     """The result of one claim, as it is written; shows itself as one line."""
 
     def __repr__(self):
-        return _line(self)
+        return line(self)
 
     def _repr_html_(self):
-        return _table([self])
+        return table([self])
 
 
 class Claims:
@@ -52,6 +53,10 @@ class Claims:
             row = self._miniature(claim, list(map(float, ours)), list(map(float, baseline)))
         self._rows[id] = row
         return row
+
+    def __contains__(self, id: str) -> bool:
+        """Whether the card has this claim."""
+        return any(claim.id == id for claim in self.card.claims)
 
     def _exact(self, claim: ExactClaim, value) -> Row:
         value = value.item() if hasattr(value, "item") else value
@@ -102,16 +107,16 @@ class Claims:
         """What must not be: claims of the card that were not recorded, and exact claims that do not hold."""
         missing = [f"{claim.id} is in the card and was not recorded" for claim in self.card.claims
                    if not isinstance(claim, FullClaim) and claim.id not in self._rows]
-        failed = [f"{row['id']} is {_number(row['ours'])}, expected {_number(row['expected'])} ({row['rule']} of the "
-                  f"paper's {_number(row['paper'])})" for row in self._rows.values() if row["verdict"] == "failed"]
+        failed = [f"{row['id']} is {number_text(row['ours'])}, expected {number_text(row['expected'])} ({row['rule']} of the "
+                  f"paper's {number_text(row['paper'])})" for row in self._rows.values() if row["verdict"] == "failed"]
         return missing + failed
 
     def text(self, kind: str | None = None) -> str:
         """The recorded claims as plain text, one line each."""
-        return "\n".join(_line(row) for row in self.rows() if kind in (None, row["kind"]))
+        return "\n".join(line(row) for row in self.rows() if kind in (None, row["kind"]))
 
     def _repr_html_(self):
-        return _table(self.rows(), self.card)
+        return table(self.rows(), self.card)
 
     def __repr__(self):
         return self.text()
@@ -121,7 +126,7 @@ class Claims:
         target = os.environ.get("PAPERNETS_RESULT")
         if target:
             write_json(Path(target), {"schema": 1, "chapter": self.card.chapter, "profile": self.profile, "seed": seed,
-                                      "claims": self.rows()})
+                                      "machine": machine(), "claims": self.rows()})
 
 
 def _equal(value: float, pinned: float) -> bool:
@@ -129,62 +134,3 @@ def _equal(value: float, pinned: float) -> bool:
     if float(pinned).is_integer() and abs(pinned) >= 1:
         return value == pinned
     return math.isclose(value, pinned, rel_tol=1e-9, abs_tol=1e-12)
-
-
-def _number(value) -> str:
-    if isinstance(value, str):
-        return value
-    if value is None:
-        return ""
-    if float(value).is_integer() and abs(value) < 1e15:
-        return f"{int(value):,}".replace(",", "\u202f")
-    return f"{value:.4g}" if abs(value) < 1e-3 else f"{value:.4f}".rstrip("0").rstrip(".")
-
-
-def _line(row: dict) -> str:
-    paper = row["paper"] if not isinstance(row["paper"], str) else "(no number)"
-    parts = [f"{row['id']:<22} paper {_number(paper):>15}"]
-    if "ours" in row:
-        parts.append(f"ours {_number(row['ours']):>15}")
-    if "interval" in row:
-        parts.append(f"interval {row['interval'][0]:+.2f} to {row['interval'][1]:+.2f}, {row['seeds']} pairs")
-    return "  ".join([*parts, f"{row['unit']:<9}", row["verdict"]]).rstrip()
-
-
-def _quantity(row: dict, card: Card | None) -> str:
-    return card.claim(row["id"]).quantity if card else row["id"]
-
-
-def _table(rows, card: Card | None = None) -> str:
-    """The claims as a table that a phone can show: four columns, the rest below the quantity."""
-    body = []
-    for row in rows:
-        ours = _number(row.get("ours"))
-        if "interval" in row:
-            ours = f"{row['ours']:+.2f}<br><small>{row['interval'][0]:+.2f} to {row['interval'][1]:+.2f}, " \
-                   f"{row['seeds']} seeds</small>"
-        elif row["kind"] == "miniature":
-            ours = f"{row['ours']:+.2f}<br><small>1 seed</small>"
-        below = row.get("why") or row.get("baseline") and f"against: {row['baseline']}" or row.get("recipe") or ""
-        small = f"<br><small>{html.escape(below)}</small>" if below else ""
-        paper = html.escape(_number(row["paper"]))
-        unit = html.escape(row["unit"])
-        body.append(f"<tr id=\"claim-{row['id'].replace('.', '-')}\"><td>{html.escape(_quantity(row, card))}{small}</td>"
-                    f"<td>{paper} {'' if isinstance(row['paper'], str) else unit}</td><td>{ours} {unit if ours else ''}</td>"
-                    f"<td>{badge(row['verdict'])}</td></tr>")
-    return ('<div class="pn-table"><table><thead><tr><th>quantity</th><th>paper</th><th>ours</th><th>verdict</th></tr>'
-            f"</thead><tbody>{''.join(body)}</tbody></table></div>")
-
-
-def badge(verdict: str, text: str | None = None) -> str:
-    return f'<span class="pn-badge pn-{verdict.replace(" ", "-")}">{html.escape(text or verdict)}</span>'
-
-
-def counted(claims: list[Claim] | list[dict]) -> dict[str, int]:
-    """How many claims have each verdict, keys as in ``papernets list --json``."""
-    counts = dict.fromkeys(("reproduced", "differs", "shown", "not_shown", "open"), 0)
-    for row in claims:
-        verdict = row["verdict"] if isinstance(row, dict) else "open"
-        key = verdict.replace(" ", "_")
-        counts[key] = counts.get(key, 0) + 1
-    return counts

@@ -66,8 +66,8 @@ class Slider:
         at = _index(values, self.start)
         label = html.escape(self.label or name)
         return (f'<label for="{id}">{label}</label><input type="range" id="{id}" data-control="{name}" min="0" '
-                f'max="{len(values) - 1}" step="1" value="{at}" aria-valuetext="{values[at]}">'
-                f'<output for="{id}">{values[at]}</output>')
+                f'max="{len(values) - 1}" step="1" value="{at}" aria-valuetext="{_label(values[at])}">'
+                f'<output for="{id}">{_label(values[at])}</output>')
 
 
 class Choice:

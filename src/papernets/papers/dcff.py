@@ -19,6 +19,7 @@ Differs: distances are computed in float64 by explicit differences, so equal fil
 """
 
 import copy
+import functools
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from papernets.data import Split, photograph_patches
+from papernets.measure import macs, parameters
 from papernets.nn import GOOGLENET_WIDTHS, VGG, VGG16_WIDTHS, ConvNet, GoogLeNet, ResNetCIFAR, ResNetImageNet
 from papernets.nn import surgery
 from papernets.training import (Recipe, accuracy, cosine, fit, loader, logits, seed_everything, single_thread, steps,
@@ -409,6 +411,20 @@ def network(name: str) -> Network:
     return NETWORKS[name]
 
 
+def counts(name: str) -> dict[str, float]:
+    """MACs (thop convention) and parameters of a compact network of the paper, and the shares removed in per cent."""
+    chosen = network(name)
+    found, whole = _cost(chosen.narrow, chosen.example), _cost(chosen.dense, chosen.example)
+    return found | {f"{key}_cut": 100 * (1 - found[key] / whole[key]) for key in whole}
+
+
+@functools.cache
+def _cost(build: Callable[[], nn.Module], example: tuple[int, ...]) -> dict[str, int]:
+    with torch.device("meta"):
+        model = build()
+        return {"macs": macs(model, torch.empty(example), "thop"), "params": parameters(model)}
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # 5. The experiment of the chapter, and the recipes of the paper
 # ---------------------------------------------------------------------------------------------------------------------
@@ -418,10 +434,11 @@ ARMS = ("fused", "narrow", "l1", "random")
 
 @dataclass(frozen=True)
 class Trial:
-    """One run: test accuracy (a share) after every epoch, and the trained network."""
+    """One run: test accuracy (a share) after every epoch, the trained network, and how many kept filters changed."""
 
     accuracy: list[float]
     model: nn.Module
+    exchanged: list[int] = field(default_factory=list)
 
 
 def keep_largest(model: nn.Module, rate: float, example: torch.Tensor) -> nn.Module:
@@ -457,16 +474,21 @@ def trial(arm: str, data: tuple[Split, Split], *, widths=(32, 64, 64), rate: flo
             second = fit(model, train, test, epochs=rest, lr=cosine(lr / 5, rest), seed=seed + 1).accuracy
             return Trial(first + second, model)
         model = ConvNet([kept_width(C, rate) for C in widths], classes, channels)
-        before = None
+        before, exchanged = None, []
         if arm != "narrow":
             full = {name: C for (name, module), C in zip(
                 ((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d)), widths)}
             fuse_narrow_(model, full, replace(config or DCFF(), random=arm == "random"))
 
             def before(model, epoch):
+                kept = [set(m.kept.tolist()) for m in model.modules() if isinstance(m, FusedConv2d)]
                 refresh_(model, epoch, epochs)
+                now = [set(m.kept.tolist()) for m in model.modules() if isinstance(m, FusedConv2d)]
+                if epoch > 0:
+                    exchanged.append(sum(len(new - old) for old, new in zip(kept, now)))
+
         history = fit(model, train, test, epochs=epochs, lr=cosine(lr, epochs), seed=seed, before_epoch=before)
-        return Trial(history.accuracy, model)
+        return Trial(history.accuracy, model, exchanged)
 
 
 def compare(seed: int, *, train: int = 2000, test: int = 1000, epochs: int = 20,
@@ -497,6 +519,6 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     **{f"resnet50-{key}-imagenet": lambda key=key: _recipe(f"resnet50-{key}", "imagenet") for key in _R50_RATES},
 }
 
-__all__ = ["ARMS", "DCFF", "NETWORKS", "RECIPES", "FusedConv2d", "Network", "Trial", "accuracy", "compact", "compare",
+__all__ = ["ARMS", "DCFF", "NETWORKS", "RECIPES", "FusedConv2d", "Network", "Trial", "accuracy", "compact", "compare", "counts",
            "distances", "fuse", "fuse_", "fuse_narrow_", "importance", "importance_of_code", "keep_largest",
            "kept_width", "log_proxy", "network", "proxy", "refresh_", "select", "temperature", "trial"]

@@ -1,0 +1,291 @@
+"""The command line: ``papernets --help``."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+                  help="Paper Nets: 41 papers on efficient deep learning, each a chapter one can run.")
+data_app = typer.Typer(no_args_is_help=True, help="Real data sets.")
+app.add_typer(data_app, name="data")
+out, err = Console(soft_wrap=False), Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def main() -> None:
+    """Wrong input ends with one line and status 2; a chapter that fails with status 1."""
+    from papernets.press import RunError
+    try:
+        sys.exit(app(standalone_mode=False))
+    except ValueError as error:
+        err.print(f"papernets: {error}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except RunError as error:
+        err.print(f"papernets: {error}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except (KeyboardInterrupt, typer.Abort):
+        err.print("papernets: stopped; what was finished is kept")
+        sys.exit(130)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # an error of usage, from the parser of the command line
+            raise
+        err.print(f"papernets: {error.format_message()} (see: papernets --help)", markup=False, highlight=False,
+                  soft_wrap=True)
+        sys.exit(2)
+
+
+@app.command("list")
+def list_(json_: Json = False) -> None:
+    """The 41 papers, their state, and their claims by verdict."""
+    from papernets.press import statuses
+    found = statuses()
+    if json_:
+        print(json.dumps([one.row() for one in found], ensure_ascii=False))
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in ("", "paper", "family", "state", "claims"):
+        table.add_column(name, no_wrap=name != "claims")
+    for one in found:
+        claims = ", ".join(f"{number} {verdict.replace('_', ' ')}" for verdict, number in one.counts.items() if number)
+        table.add_row(f"{one.card.number:02d}", one.card.name, one.card.family, one.state, claims)
+    out.print(table)
+
+
+def _chosen(chapters: list[str], family: str | None = None) -> list[str]:
+    """Chapters by name, or all that have a notebook."""
+    from papernets import paths
+    from papernets.cards import FAMILIES, card, cards
+    if family is not None and family not in FAMILIES:
+        raise ValueError(f"no family {family!r}; choose from {', '.join(FAMILIES)}")
+    found = [card(name) for part in chapters for name in part.split()] if chapters else list(cards())
+    if family is not None:
+        found = [one for one in found if one.family == family]
+    ready = [one.chapter for one in found if paths.notebook(one.chapter).exists()]
+    if chapters:
+        for one in found:
+            if one.chapter not in ready:
+                raise ValueError(f"chapter {one.chapter} is planned and has no notebook yet")
+    if not ready:
+        raise ValueError(f"no chapter of family {family} has a notebook yet")
+    return ready
+
+
+@app.command()
+def validate(chapter: Annotated[list[str] | None, typer.Option("--chapter", help="Number or slug; may be given again.")]
+             = None,
+             family: Annotated[str | None, typer.Option(help="All chapters of a family.")] = None,
+             profile: Annotated[str, typer.Option(help="quick, book or evidence.")] = "quick",
+             seed: Annotated[int, typer.Option(min=0)] = 0,
+             jobs: Annotated[int, typer.Option(min=1, help="Chapters at a time.")] = 1,
+             scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler.")] = None,
+             fresh: Annotated[bool, typer.Option("--fresh", help="Run even if nothing changed.")] = False,
+             json_: Json = False) -> None:
+    """Run chapters with papermill and judge their claims. Evidence runs are written to book/results."""
+    from papernets import paths
+    from papernets.files import write_text
+    from papernets.press import Run, RunError, read_results, run_chapters
+    from papernets.press._run import PROFILES
+    if profile not in PROFILES:
+        raise ValueError(f"profile {profile!r} is not known; choose from {', '.join(PROFILES)}")
+    chosen = _chosen(chapter or [], family)
+    rows = []
+
+    def report(result: Run | RunError) -> None:
+        if isinstance(result, RunError):
+            err.print(f"failed  {result}", markup=False, highlight=False, soft_wrap=True)
+            return
+        found = read_results(result.results)
+        if profile == "evidence":
+            write_text(paths.results() / f"{result.chapter}.json", result.results.read_text(encoding="utf-8"))
+        rows.append(found)
+        if not json_:
+            counts: dict[str, int] = {}
+            for row in found["claims"]:
+                counts[row["verdict"]] = counts.get(row["verdict"], 0) + 1
+            words = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
+            note = "unchanged" if result.cached else f"{found['made_by']['seconds']:.0f} s"
+            out.print(f"ok      {result.chapter} ({profile}, {note}): {words}", highlight=False)
+
+    results = run_chapters(chosen, profile, seed, jobs=jobs, scheduler=scheduler, fresh=fresh, report=report)
+    if json_:
+        print(json.dumps(rows, ensure_ascii=False))
+    if any(isinstance(result, RunError) for result in results):
+        raise typer.Exit(1)
+
+
+@app.command()
+def site(chapters: Annotated[list[str] | None, typer.Argument(help="Numbers or slugs; all chapters if left out.")] = None,
+         jobs: Annotated[int, typer.Option(min=1, help="Chapters at a time.")] = 1) -> None:
+    """Run every chapter that changed, check every claim, and build the book into _build/html."""
+    from filelock import FileLock, Timeout
+
+    from papernets import paths
+    from papernets.press import Run, RunError, run_chapters
+    chosen = _chosen(chapters or [])
+    paths.build().mkdir(exist_ok=True)
+    lock = FileLock(paths.build() / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunError("another run is making the book; wait for it or stop it") from None
+    with lock:
+        done = 0
+
+        def report(result: Run | RunError) -> None:
+            nonlocal done
+            done += 1
+            if isinstance(result, RunError):
+                err.print(f"[{done}/{len(chosen)}] failed  {result}", markup=False, highlight=False, soft_wrap=True)
+            else:
+                out.print(f"[{done}/{len(chosen)}] {result.chapter} {'unchanged' if result.cached else 'done'}",
+                          markup=False, highlight=False)
+
+        out.print(f"Running {len(chosen)} chapter{'s' if len(chosen) > 1 else ''} (profile book)", highlight=False)
+        results = run_chapters(chosen, "book", jobs=jobs, report=report)
+        failed = [result for result in results if isinstance(result, RunError)]
+        if failed:
+            raise RunError(f"{len(failed)} of {len(chosen)} chapters failed; the site was not built")
+        from papernets.press._site import make_site
+        page = make_site(results, lambda text: out.print(text, highlight=False))
+    out.print(f"Open {page}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def lab(port: Annotated[int, typer.Option(min=0, help="0 takes any free one.")] = 8888,
+        browser: Annotated[bool, typer.Option(help="Open a browser.")] = True) -> None:
+    """Open the chapters in JupyterLab."""
+    from papernets import paths
+    if not _has("jupyterlab"):
+        raise ValueError("JupyterLab is not installed; run: make lab")
+    command = [sys.executable, "-m", "jupyterlab", f"--port={port}", f"--notebook-dir={paths.root() / 'notebooks'}"]
+    raise typer.Exit(subprocess.run(command + ([] if browser else ["--no-browser"])).returncode)
+
+
+@app.command()
+def train(slug: Annotated[str, typer.Argument(help="Paper, by number or slug.")],
+          config: Annotated[str | None, typer.Option(help="Recipe, such as vgg16-cifar10.")] = None,
+          folder: Annotated[Path | None, typer.Option(help="Checkpoint, log and best network go here.")] = None,
+          data: Annotated[Path | None, typer.Option(help="Archive or folder of the data set.")] = None,
+          epochs: Annotated[int | None, typer.Option(min=1, help="Stop earlier than the recipe.")] = None,
+          seed: Annotated[int, typer.Option(min=0)] = 0,
+          accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu …")] = "auto",
+          devices: Annotated[str, typer.Option(help="How many, or auto.")] = "auto",
+          nodes: Annotated[int, typer.Option(min=1, help="Machines, when started by torchrun on each.")] = 1,
+          precision: Annotated[str, typer.Option(help="32-true, 16-mixed, bf16-mixed …")] = "32-true") -> None:
+    """Run a paper's full recipe on the real data set; started again, it goes on where it stopped."""
+    import importlib
+
+    from papernets.cards import CARDS, card
+    paper = card(slug)
+    if not (CARDS / f"{paper.module}.py").exists():
+        raise ValueError(f"{paper.slug} is planned and has no recipe yet")
+    recipes = importlib.import_module(f"papernets.papers.{paper.module}").RECIPES
+    if config is None or config not in recipes:
+        given = "give a recipe with --config" if config is None else f"{paper.slug} has no recipe {config!r}"
+        raise ValueError(f"{given}: {', '.join(recipes)}")
+    from lightning_fabric import Fabric
+
+    from papernets.training import run_recipe
+    folder = folder or Path("runs") / paper.slug / config
+    try:
+        fabric = Fabric(accelerator=accelerator, devices=devices if devices == "auto" else int(devices),
+                        num_nodes=nodes, precision=precision)
+        fabric.launch()
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"cannot train on accelerator {accelerator} with devices {devices}: {error}") from None
+
+    def report(epoch: int, total: int, history) -> None:
+        if fabric.is_global_zero:
+            out.print(f"epoch {epoch + 1}/{total}  loss {history.loss[-1]:.4f}  accuracy {100 * history.accuracy[-1]:.2f} %"
+                      f"  best {100 * max(history.accuracy):.2f} %", highlight=False)
+
+    history = run_recipe(recipes[config](), folder, fabric=fabric, seed=seed, data=data, epochs=epochs, report=report)
+    out.print(f"best accuracy {100 * max(history.accuracy):.2f} %; the network is {folder / 'best.pt'}", highlight=False,
+              soft_wrap=True)
+
+
+@data_app.command("fetch")
+def data_fetch(name: Annotated[str, typer.Argument(help="Name of the data set.")]) -> None:
+    """Download a data set into the cache folder and check its checksum."""
+    from papernets.data import fetch
+    out.print(str(fetch(name, progress=sys.stderr.isatty())), highlight=False, soft_wrap=True)
+
+
+@data_app.command("list")
+def data_list(json_: Json = False) -> None:
+    """Data sets that can be fetched, and which are here."""
+    from papernets.data import SOURCES, cache_folder
+    rows = [{"name": name, "megabytes": source.megabytes, "here": (cache_folder() / source.file).exists()}
+            for name, source in SOURCES.items()]
+    if json_:
+        print(json.dumps(rows))
+        return
+    for row in rows:
+        out.print(f"{row['name']:<10} {row['megabytes']:>4} MB  {'here' if row['here'] else ''}", highlight=False)
+
+
+@app.command()
+def readme(check: Annotated[bool, typer.Option("--check", help="Only say whether it is current.")] = False) -> None:
+    """Write the table of papers into the README."""
+    from papernets import paths
+    from papernets.files import write_text
+    from papernets.press import statuses
+    from papernets.press._pages import readme_table
+    path = paths.root() / "README.md"
+    text = path.read_text(encoding="utf-8")
+    begin, end = "<!-- papers:begin -->", "<!-- papers:end -->"
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise ValueError(f"{path.name} must hold {begin} and {end} once each")
+    head, rest = text.split(begin)
+    new = f"{head}{begin}\n{readme_table(statuses())}\n{end}{rest.split(end)[1]}"
+    if new == text:
+        out.print("README.md is current")
+    elif check:
+        err.print("README.md is not current; run: papernets readme")
+        raise typer.Exit(1)
+    else:
+        write_text(path, new)
+        out.print("README.md written")
+
+
+def _has(module: str) -> bool:
+    import importlib.util
+    return importlib.util.find_spec(module) is not None
+
+
+@app.command()
+def doctor(json_: Json = False) -> None:
+    """What this machine has, what is missing, and how to get it."""
+    from papernets import paths
+    from papernets.browser import find_browser
+    from papernets.data import cache_folder
+    from papernets.provenance import machine
+    checks = [
+        ("Python 3.11 or newer", sys.version_info >= (3, 11), sys.version.split()[0], "install Python 3.11"),
+        ("checkout", True, str(paths.root()), ""),
+        ("machine", True, machine(), ""),
+        ("Jupyter Book 1 (make book)", _has("jupyter_book"), "", "make book"),
+        ("MathJax files (make book)", _has("sphinx-mathjax-offline"), "", "make book"),
+        ("JupyterLab (make lab)", _has("jupyterlab"), "", "make lab"),
+        ("pytest and nbval (make test)", _has("pytest") and _has("nbval"), "", "make test"),
+        ("a browser for the page tests", bool(find_browser()), find_browser() or "",
+         "apt-get install chromium, or any Chrome or Chromium"),
+        ("C++ compiler (compiled simulation)", bool(shutil.which("c++") or shutil.which("g++")), "",
+         "apt-get install g++; without it the slower engine serves"),
+        ("data folder", True, str(cache_folder()), ""),
+    ]
+    if json_:
+        print(json.dumps([{"check": name, "ok": ok, "found": found, "get": get if not ok else ""}
+                          for name, ok, found, get in checks]))
+        return
+    for name, ok, found, get in checks:
+        out.print(f"{'ok     ' if ok else 'missing'} {name}{': ' + found if found else ''}{'' if ok else ': ' + get}",
+                  highlight=False, soft_wrap=True)

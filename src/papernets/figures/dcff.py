@@ -1,0 +1,203 @@
+"""The figures of the chapter on DCFF."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+import torch
+from plotly.subplots import make_subplots
+
+from papernets.chapter import BASELINE, OURS, plots
+from papernets.chapter._style import SCALE
+from papernets.measure import count, macs, median_seconds, parameters, stored_bits
+from papernets.papers import dcff
+from papernets_kernels import roofline
+
+ARM_NAMES = {"fused": "fused (DCFF)", "narrow": "narrow, trained directly", "l1": "wide, cut by L1, fine-tuned",
+             "random": "fused, random filters kept"}
+
+
+def cost_by_layer(name: str = "vgg16") -> go.Figure:
+    """Multiply-accumulates of every convolution, dense and compact."""
+    chosen = dcff.network(name)
+    with torch.device("meta"):
+        example = torch.empty(chosen.example)
+        dense, narrow = (count(model(), example) for model in (chosen.dense, chosen.narrow))
+    layers = [layer for layer in dense if dense[layer].macs and "classifier" not in layer]
+    series = {"wide network": [dense[layer].macs / 1e6 for layer in layers],
+              "compact network": [narrow[layer].macs / 1e6 for layer in layers]}
+    share = sum(series["compact network"]) / sum(series["wide network"])
+    return plots.bars([str(i + 1) for i in range(len(layers))], series,
+                      f"The compact VGG-16 does {100 * share:.0f} % of the arithmetic",
+                      "convolution", "million MACs", ours="compact network")
+
+
+def schedule(epochs: int = 300) -> go.Figure:
+    """The temperature over the epochs, as published and spread over the whole training."""
+    at = np.arange(epochs + 1)
+    series = {f"κ = 1 (published): T = {dcff.temperature(1, epochs):.0f} at epoch 1":
+              [dcff.temperature(e, epochs) for e in at],
+              f"κ = 10/E: T = {dcff.temperature(1, epochs, growth=10 / epochs):.0f} at epoch 1":
+              [dcff.temperature(e, epochs, growth=10 / epochs) for e in at]}
+    return plots.lines(series, "With κ = 1 the blend is a selection after one epoch", "epoch (log scale, epoch 0 at 0.5)",
+                       "temperature T", at=[0.5, *at[1:].tolist()], ours=next(iter(series)), log_x=True, log_y=True)
+
+
+def toy_filters(shift: float = 0.0) -> torch.Tensor:
+    """Twelve filters of two weights: three groups of like ones and three outsiders; ``shift`` moves the last one."""
+    rng = np.random.default_rng(4)
+    centres = np.repeat([[-0.6, -0.4], [0.5, -0.5], [0.0, 0.6]], 3, axis=0)
+    outsiders = np.array([[-1.0, 0.9], [1.1, 0.7], [0.1, -1.1]])
+    filters = np.concatenate([centres + 0.11 * rng.standard_normal((9, 2)), outsiders])
+    filters[-1, 0] += shift
+    return torch.tensor(filters)  # (12, 2)
+
+
+def explore_fusion(log_T: float = 0.0, m: int = 6, code: bool = False, shift: float = 0.0) -> go.Figure:
+    """Left, filters as points with their importance and the blends they give; right, the proxies P."""
+    W, T = toy_filters(shift), 10.0**log_T
+    D = dcff.distances(W, torch.float32 if code else torch.float64)
+    I = dcff.importance_of_code(D, T) if code else dcff.importance(D, T)
+    finite = bool(torch.isfinite(I).all())
+    S = dcff.select(I, m) if finite else torch.arange(0)
+    P = dcff.proxy(D.double(), T)
+    blends = dcff.fuse(W, P[S]) if finite else W[:0]
+    share = (I / I.max()).clamp(min=0) if finite else torch.zeros(len(W))
+    kept = [i in S.tolist() for i in range(len(W))]
+    figure = make_subplots(1, 2, column_widths=[0.56, 0.44], horizontal_spacing=0.12)
+    ties_x, ties_y = [], []
+    for target, index in zip(blends.tolist(), S.tolist()):
+        ties_x += [W[index, 0].item(), target[0], None]
+        ties_y += [W[index, 1].item(), target[1], None]
+    figure.add_scatter(x=ties_x or [None], y=ties_y or [None], mode="lines", name="from filter to blend", hoverinfo="skip",
+                       line=dict(color=OURS, width=1), row=1, col=1, showlegend=False)
+    figure.add_scatter(
+        x=W[:, 0].tolist(), y=W[:, 1].tolist(), mode="markers+text", text=[str(i) for i in range(len(W))],
+        textposition="top center", name="filters (area: importance)", row=1, col=1,
+        marker=dict(size=[float(8 + 16 * s**0.5) for s in share], color=BASELINE, opacity=0.75,
+                    line=dict(width=[2.5 if k else 0 for k in kept], color="#0072B2")))
+    figure.add_scatter(x=blends[:, 0].tolist() or [None], y=blends[:, 1].tolist() or [None], mode="markers",
+                       name="blends", marker=dict(symbol="x", size=9, color=OURS), row=1, col=1)
+    figure.add_heatmap(z=P.numpy(), x=[str(i) for i in range(len(W))], y=[str(i) for i in range(len(W))],
+                       colorscale=SCALE, zmin=0, zmax=1, colorbar=dict(title="P", thickness=10, len=0.9), row=1, col=2)
+    title = (f"T = {T:.3g}: {_what(P[S] if len(S) else P, W, blends)}" if finite
+             else f"T = {T:.3g}: a probability underflows, the importance is not a number")
+    figure.update_layout(title=title)
+    figure.update_xaxes(title="weight 1", range=[-1.5, 2.1], row=1, col=1)
+    figure.update_yaxes(title="weight 2", range=[-1.5, 1.4], row=1, col=1)
+    figure.update_xaxes(title="other filter k", type="category", row=1, col=2)
+    figure.update_yaxes(title="filter j", type="category", autorange="reversed", row=1, col=2)
+    return figure
+
+
+def _what(phi: torch.Tensor, W: torch.Tensor, blends: torch.Tensor) -> str:
+    own = float(phi.max(1).values.mean())
+    if own > 0.99:
+        return "every blend is a filter, fusion has become selection"
+    spread = float((blends - blends.mean(0)).norm() / (W - W.mean(0)).norm() * (len(W) / max(len(blends), 1)) ** 0.5)
+    return f"a blend takes {100 * own:.0f} % from its own filter, spread {100 * spread:.0f} %"
+
+
+def underflow(temperatures: Sequence[float] = (1, 10, 30, 60, 100, 150, 200, 300, 1000)) -> go.Figure:
+    """In how many of the first four layers of a freshly initialised VGG-16 the importance is finite, by the code and in log space."""
+    torch.manual_seed(0)
+    model = dcff.network("vgg16").build()
+    layers = [module for module in model.modules() if isinstance(module, dcff.FusedConv2d)][:4]
+    code, stable = [], []
+    for T in temperatures:
+        code.append(sum(bool(torch.isfinite(dcff.importance_of_code(
+            dcff.distances(layer.weight, torch.float32), T)).all()) for layer in layers))
+        stable.append(sum(bool(torch.isfinite(dcff.importance(dcff.distances(layer.weight), T)).all()) for layer in layers))
+    return plots.lines({"log space (ours)": stable, "authors' code": code},
+                       "The code's importance is NaN long before epoch 1, where T = 4622", "temperature T",
+                       f"layers with finite importance (of {len(layers)})", at=temperatures, ours="log space (ours)",
+                       log_x=True)
+
+
+def learning(runs: Sequence[dict]) -> go.Figure:
+    """Test accuracy after every epoch, mean over the seeds."""
+    series = {ARM_NAMES[arm]: 100 * np.mean([run[arm] for run in runs], axis=0) for arm in dcff.ARMS}
+    best = max(series, key=lambda name: series[name][-1])
+    seeds = f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
+    return plots.lines(series, f"After the last epoch of this run ({seeds}): best is “{best}”", "epoch",
+                       "test accuracy (%)", ours=ARM_NAMES["fused"],
+                       colors={ARM_NAMES["l1"]: "#0072B2", ARM_NAMES["random"]: "#009E73"})
+
+
+def evidence(claims: Sequence[dict]) -> go.Figure:
+    """The paired differences of the evidence run."""
+    rows = [(f"against {ARM_NAMES[row['id'].split('.')[1]]}", row["ours"], *row["interval"])
+            for row in claims if row["kind"] == "miniature" and "interval" in row]
+    seeds = next(row["seeds"] for row in claims if row["kind"] == "miniature")
+    return plots.intervals(rows, f"Fused training against each baseline, {seeds} paired seeds",
+                           "difference in test accuracy (points, 95 % interval)")
+
+
+def selection_changes(changes: dict[str, list[int]], filters: int) -> go.Figure:
+    """How many kept filters were exchanged at the start of each epoch."""
+    total = {name: sum(counts) for name, counts in changes.items()}
+    title = f"Of {filters} kept filters, " + ", ".join(f"{total[name]} change ({name})" for name in changes)
+    return plots.lines(changes, title, "epoch", "kept filters exchanged", ours=next(iter(changes)),
+                       at=list(range(1, 1 + len(next(iter(changes.values()))))),
+                       colors=dict(zip(list(changes)[1:], ("#0072B2", BASELINE))))
+
+
+def measured_speed(peak: roofline.Roofline, at_least: float = 0.05) -> go.Figure:
+    """Per layer of VGG-16, batch 1, one thread: how much faster, by MACs, by the roofline and by the clock."""
+    chosen = dcff.network("vgg16")
+    convs = [[module for module in model.modules() if isinstance(module, torch.nn.Conv2d)]
+             for model in (chosen.dense(), chosen.narrow())]
+    size, rows = 32, []
+    for index, pair in enumerate(zip(*convs)):
+        macs, bound, clock = [], [], []
+        for conv in pair:
+            x = torch.randn(1, conv.in_channels, size, size)
+            macs.append(size * size * conv.weight.numel())
+            moved = 4 * (x.numel() + conv.weight.numel() + size * size * conv.out_channels)
+            bound.append(peak.seconds(macs[-1], moved))
+            with torch.no_grad():
+                clock.append(median_seconds(lambda conv=conv, x=x: conv(x), 1, at_least))
+        rows.append([values[0] / values[1] for values in (macs, bound, clock)] + clock)
+        size //= 2 if index in (1, 3, 6, 9) else 1
+    table = np.array(rows).T
+    overall = table[3].sum() / table[4].sum()
+    return plots.bars([str(i + 1) for i in range(len(rows))],
+                      {"fewer MACs": table[0], "roofline": table[1], "measured": table[2]},
+                      f"All convolutions together run {overall:.1f} times faster; MACs promise more",
+                      "convolution", "times less than the wide layer", ours="measured")
+
+
+# Sentences with numbers of a run in them
+
+
+def evidence_in_words(claims: Sequence[dict]) -> str:
+    """What the paired comparison says, one sentence a baseline."""
+    parts = []
+    for row in claims:
+        arm = ARM_NAMES[row["id"].split(".")[1]]
+        if "interval" not in row:
+            continue
+        low, high = row["interval"]
+        side = "better" if low > 0 else "worse" if high < 0 else "neither better nor worse"
+        parts.append(f"- Against *{arm}*: {row['ours']:+.2f} points ({low:+.2f} to {high:+.2f}, {row['seeds']} seeds). "
+                     f"Fused training is {side}; the claim is **{row['verdict']}**.")
+    return "\n".join(parts)
+
+
+def forms_in_words(trials: dict[str, dcff.Trial]) -> str:
+    """Accuracy and exchanged filters of each form of the method, for one seed."""
+    parts = [f"{name}: {100 * run.accuracy[-1]:.1f} % and {sum(run.exchanged)} exchanged" for name, run in trials.items()]
+    return ("Test accuracy after the last epoch and filters exchanged in all, one seed: " + "; ".join(parts)
+            + ". One seed is no verdict on accuracy; the number of exchanges is what the figure is about.")
+
+
+def cost_in_words(name: str = "vgg16") -> str:
+    """Parameters, bytes and MACs of the wide and the compact network."""
+    chosen = dcff.network(name)
+    with torch.device("meta"):
+        example = torch.empty(chosen.example)
+        models = {"wide": chosen.dense(), "compact": chosen.narrow()}
+    lines = ["| | parameters | bytes (float32) | MACs |", "|---|---:|---:|---:|"]
+    for kind, model in models.items():
+        lines.append(f"| {kind} | {parameters(model):,} | {stored_bits(model) // 8:,} | {macs(model, example):,} |")
+    return "\n".join(lines)

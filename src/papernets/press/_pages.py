@@ -1,0 +1,113 @@
+"""Pages and parts of pages that are made from the cards and the results."""
+
+import html
+from collections.abc import Iterable
+
+from papernets.cards import FAMILIES
+from papernets.present import badge, header_html, number_text
+from papernets.press._results import Status
+
+_STATE_WORDS = {"planned": "planned", "method": "method ready", "chapter": "no evidence yet", "validated": "validated",
+                "stale": "evidence is stale"}
+
+
+def _link(one: Status, up: str) -> str:
+    return f"{up}notebooks/{one.card.chapter}.html" if one.state not in ("planned", "method") else ""
+
+
+def _name(one: Status, up: str) -> str:
+    name = html.escape(one.card.name)
+    return f'<a href="{_link(one, up)}">{name}</a>' if _link(one, up) else name
+
+
+def map_html(found: Iterable[Status], pictures: dict[str, str]) -> str:
+    """The front page: the papers by family, one tile each, with a picture from the chapter's own figure."""
+    found, parts = list(found), []
+    for family, title in FAMILIES.items():
+        tiles = []
+        for one in found:
+            if one.card.family != family:
+                continue
+            link = _link(one, "../")
+            picture = pictures.get(one.card.chapter, "")
+            body = (f'<span class="pn-number">{one.card.number:02d}</span><span class="pn-name">{html.escape(one.card.name)}'
+                    f'</span>{picture}<span class="pn-tile-title">{html.escape(one.card.title)}</span>'
+                    f'{badge(one.state, _STATE_WORDS[one.state])}')
+            tag, attribute = ("a", f' href="{link}"') if link else ("div", "")
+            tiles.append(f'<{tag} class="pn-tile pn-is-{one.state}"{attribute}>{body}</{tag}>')
+        parts.append(f'<section class="pn-family"><h3><a href="families/{family}.html">{html.escape(title)}</a></h3>'
+                     f'<div class="pn-tiles">{"".join(tiles)}</div></section>')
+    return f'<div class="pn-map">{"".join(parts)}</div>'
+
+
+def family_html(found: Iterable[Status], family: str) -> str:
+    """The papers of one family: what each does, and where it stands."""
+    parts = []
+    for one in found:
+        if one.card.family != family:
+            continue
+        card = one.card
+        links = [f'<a href="https://arxiv.org/abs/{card.arxiv}">arXiv {card.arxiv}</a>'] if card.arxiv else []
+        links += [f'<a href="{html.escape(card.code)}">authors\' code</a>'] if card.code else []
+        authors = html.escape(", ".join(card.authors[:3]) + (" et al." if len(card.authors) > 3 else ""))
+        counts = [badge(verdict, f"{number} {verdict}") for verdict, number in _words(one.counts)]
+        parts.append(f'<article class="pn-paper"><h3><span class="pn-number">{card.number:02d}</span> {_name(one, "../../")}'
+                     f'</h3><p class="pn-title">{html.escape(card.title)}</p><p>{html.escape(card.summary)}</p>'
+                     f'<p><small>{" · ".join([authors, html.escape(card.venue) + f" {card.year}", *links])}</small></p>'
+                     f'<p class="pn-badges">{badge(one.state, _STATE_WORDS[one.state])} {" ".join(counts)}</p></article>')
+    return "".join(parts)
+
+
+def _words(counts: dict[str, int]) -> list[tuple[str, int]]:
+    return [(verdict.replace("_", " "), number) for verdict, number in counts.items() if number]
+
+
+def results_html(found: Iterable[Status]) -> str:
+    """Every claim of every paper, to sort and to filter; a row leads to its place in the chapter."""
+    rows = []
+    for one in found:
+        measured = {row["id"]: row for row in one.claims}
+        for claim in one.card.claims:
+            row = measured.get(claim.id, {"verdict": "open"})
+            ours = number_text(row.get("ours"))
+            if "interval" in row:
+                ours = f"{row['ours']:+.2f} ({row['interval'][0]:+.2f} to {row['interval'][1]:+.2f})"
+            paper = number_text(claim.paper)
+            link = _link(one, "../")
+            quantity = html.escape(claim.quantity)
+            if link:
+                quantity = f'<a href="{link}#claim-{claim.id.replace(".", "-")}">{quantity}</a>'
+            sort = claim.paper if not isinstance(claim.paper, str) else ""
+            rows.append(f'<tr data-kind="{claim.kind}" data-verdict="{row["verdict"]}" data-family="{one.card.family}">'
+                        f'<td data-label="paper">{one.card.number:02d} {html.escape(one.card.name)}</td>'
+                        f'<td data-label="quantity">{quantity}</td>'
+                        f'<td data-label="printed" data-sort="{sort}">{html.escape(paper)}</td>'
+                        f'<td data-label="ours">{ours}</td><td data-label="unit">{html.escape(claim.unit)}</td>'
+                        f'<td data-label="kind">{claim.kind}</td><td data-label="verdict">{badge(row["verdict"])}</td></tr>')
+    families = "".join(f'<option value="{key}">{html.escape(title)}</option>' for key, title in FAMILIES.items())
+    verdicts = "".join(f"<option>{v}</option>" for v in ("reproduced", "differs", "shown", "not shown", "open"))
+    kinds = "".join(f"<option>{k}</option>" for k in ("exact", "miniature", "full"))
+    heads = "".join(f'<th scope="col"><button type="button">{name}</button></th>'
+                    for name in ("paper", "quantity", "printed", "ours", "unit", "kind", "verdict"))
+    return ('<div class="pn-results"><div class="pn-filters">'
+            '<label>search <input type="search" data-filter="text" placeholder="accuracy, ResNet-50 …"></label>'
+            f'<label>family <select data-filter="family"><option value="">all</option>{families}</select></label>'
+            f'<label>kind <select data-filter="kind"><option value="">all</option>{kinds}</select></label>'
+            f'<label>verdict <select data-filter="verdict"><option value="">all</option>{verdicts}</select></label>'
+            f'<output aria-live="polite">{len(rows)} claims</output></div>'
+            f'<div class="pn-scroll"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div></div>')
+
+
+def chapter_header(one: Status) -> str:
+    return header_html(one.card, list(one.claims), one.state == "stale")
+
+
+def readme_table(found: Iterable[Status]) -> str:
+    """The papers as a markdown table, for the README."""
+    lines = ["| | paper | family | state | claims |", "|---|---|---|---|---|"]
+    for one in found:
+        card = one.card
+        name = f"[{card.name}](notebooks/{card.chapter}.ipynb)" if _link(one, "") else card.name
+        claims = ", ".join(f"{number} {verdict}" for verdict, number in _words(one.counts))
+        lines.append(f"| {card.number:02d} | {name}: {card.title} | {FAMILIES[card.family]} | {one.state} | {claims} |")
+    return "\n".join(lines)
