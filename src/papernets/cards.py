@@ -7,6 +7,7 @@ acceptance is written before the run it judges, and a run that leaves a claim ou
 
 import difflib
 import functools
+import itertools
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
@@ -198,7 +199,7 @@ def read_card(path: Path) -> Card:
 def cards() -> tuple[Card, ...]:
     """All cards, by number."""
     found = sorted((read_card(path) for path in CARDS.glob("*.toml")), key=lambda card: card.number)
-    for one, other in zip(found, found[1:]):
+    for one, other in itertools.pairwise(found):
         if one.number == other.number:
             raise ValueError(f"{one.module}.toml and {other.module}.toml both have number {one.number}")
     return tuple(found)

@@ -37,8 +37,10 @@ def main() -> None:
     except Exception as error:
         if not hasattr(error, "format_message"):  # an error of usage, from the parser of the command line
             raise
-        err.print(f"papernets: {error.format_message()} (see: papernets --help)", markup=False, highlight=False,
-                  soft_wrap=True)
+        message = error.format_message()
+        if not message.startswith("Usage:"):  # a command group named without a command shows its help
+            message = f"papernets: {message} (see: papernets --help)"
+        err.print(message, markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
 
 

@@ -30,22 +30,34 @@ def _quantity(row: dict, card: Card | None) -> str:
 
 
 def table(rows, card: Card | None = None) -> str:
-    """The claims as a table that a phone can show: four columns, the rest below the quantity."""
+    """The claims as a table that a phone can show; those that stay open for want of data can be unfolded below it."""
+    rows = list(rows)
+    full = [row for row in rows if row["kind"] == "full"] if len(rows) > 1 else []
+    found = _rows([row for row in rows if row not in full], card)
+    if full:
+        found += (f"<details><summary>{len(full)} claims need the real data set or an accelerator; each has a command"
+                  f"</summary>{_rows(full, card)}</details>")
+    return found
+
+
+def _rows(rows: list[dict], card: Card | None) -> str:
     body = []
     for row in rows:
-        ours = number_text(row.get("ours"))
+        ours, unit = number_text(row.get("ours")), html.escape(row["unit"])
+        if row["kind"] == "miniature":
+            ours = f"{row['ours']:+.2f}"
+        ours = f"{ours} {unit}" if ours else ""
         if "interval" in row:
-            ours = f"{row['ours']:+.2f}<br><small>{row['interval'][0]:+.2f} to {row['interval'][1]:+.2f}, " \
-                   f"{row['seeds']} seeds</small>"
-        elif row["kind"] == "miniature":
-            ours = f"{row['ours']:+.2f}<br><small>1 seed</small>"
-        below = row.get("why") or row.get("baseline") and f"against: {row['baseline']}" or row.get("recipe") or ""
+            ours += f"<br><small>{row['interval'][0]:+.2f} to {row['interval'][1]:+.2f}, {row['seeds']} seeds</small>"
+        below = row.get("why") or (row.get("baseline") and f"against: {row['baseline']}") or ""
         small = f"<br><small>{html.escape(below)}</small>" if below else ""
-        paper = html.escape(number_text(row["paper"]))
-        unit = html.escape(row["unit"])
+        if row.get("recipe"):
+            small = f"<br><small><code>{html.escape(row['recipe'])}</code>, {html.escape(row['cost'])}</small>"
+        paper = html.escape(number_text(row["paper"])) + ("" if isinstance(row["paper"], str) else f" {unit}")
+        cells = "".join(f'<td data-label="{label}">{text}</td>' for label, text in
+                        (("paper", paper), ("ours", ours), ("verdict", badge(row["verdict"]))))
         body.append(f"<tr id=\"claim-{row['id'].replace('.', '-')}\"><td>{html.escape(_quantity(row, card))}{small}</td>"
-                    f"<td>{paper} {'' if isinstance(row['paper'], str) else unit}</td><td>{ours} {unit if ours else ''}</td>"
-                    f"<td>{badge(row['verdict'])}</td></tr>")
+                    f"{cells}</tr>")
     return ('<div class="pn-table"><table><thead><tr><th>quantity</th><th>paper</th><th>ours</th><th>verdict</th></tr>'
             f"</thead><tbody>{''.join(body)}</tbody></table></div>")
 
@@ -64,6 +76,11 @@ def counted(claims: list[Claim] | list[dict]) -> dict[str, int]:
     return counts
 
 
+def venue_text(card: Card) -> str:
+    """Venue and year, the year once."""
+    return html.escape(card.venue if str(card.year) in card.venue else f"{card.venue} {card.year}".strip())
+
+
 def header_html(card: Card, results: list[dict], stale: bool = False) -> str:
     """Title, authors, venue, links, family, reading time, and a badge a verdict that leads to the claims table."""
     links = []
@@ -71,8 +88,7 @@ def header_html(card: Card, results: list[dict], stale: bool = False) -> str:
         links.append(f'<a href="https://arxiv.org/abs/{html.escape(card.arxiv)}">arXiv {html.escape(card.arxiv)}</a>')
     if card.code:
         links.append(f'<a href="{html.escape(card.code)}">authors\' code</a>')
-    venue = f"{html.escape(card.venue)} {card.year}" if str(card.year) not in card.venue else html.escape(card.venue)
-    facts = " · ".join([html.escape(", ".join(card.authors)), venue, *links])
+    facts = " · ".join([html.escape(", ".join(card.authors)), venue_text(card), *links])
     about = (f"{FAMILIES[card.family]} · {card.minutes} minutes to read · under a minute to run · "
              f"{len(card.claims)} claims")
     counts = counted(results) if results else {"open": len(card.claims)}

@@ -50,8 +50,8 @@ def own_hash(card: Card) -> str:
 def run_key(card: Card, profile: str, seed: int) -> str:
     """Key of an executed notebook: the notebook, everything it can import, the profile and the versions.
 
-    Modules and figures of other papers, the press and the command line are left out: a chapter cannot see them. A page also depends
-    on the committed evidence.
+    Modules and figures of other papers, the press and the command line are left out: a chapter cannot see them. A page
+    also depends on the committed evidence.
     """
     files = [paths.notebook(card.chapter), CARDS / f"{card.module}.toml", CARDS / f"{card.module}.py",
              paths.root() / "src" / "papernets" / "figures" / f"{card.module}.py", *_library(paths.root())]

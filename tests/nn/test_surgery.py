@@ -182,6 +182,13 @@ def run_twice():
     return Net(forward, a=conv(3, 7), again=conv(7, 7), head=nn.Linear(7, 5))
 
 
+def cut_in_two():
+    def forward(m, x):
+        left, right = m.halves(x).chunk(2, 1)
+        return m.head((left * right).mean((2, 3)))
+    return Net(forward, halves=conv(3, 10), head=nn.Linear(5, 3))
+
+
 SEVEN, FIVE = keep(1, 3, 6), keep(0, 4)
 CASES = {
     "chain, first": (chain, {"a": SEVEN}, {}),
@@ -211,6 +218,7 @@ CASES = {
     "shared input": (shared_input, {"a": SEVEN}, {"a": "norm"}),
     "shared input, branches": (shared_input, {"a": SEVEN, "b": FIVE, "c": keep(2)}, {"a": "norm"}),
     "two heads": (two_heads_added, {"a": SEVEN, "b": keep(1)}, {}),
+    "cut in two, the same of each half": (cut_in_two, {"halves": keep(0, 2, 5, 7)}, {}),
     "run twice": (run_twice, {"a": SEVEN, "again": SEVEN}, {}),
 }
 
@@ -469,13 +477,6 @@ def test_the_other_layers_of_that_network_may_be_narrowed():
 
 def added_to_the_input():
     return Net(lambda m, x: m.head((x + m.added(x)).mean((2, 3))), added=conv(3, 3), head=nn.Linear(3, 5))
-
-
-def cut_in_two():
-    def forward(m, x):
-        left, right = m.halves(x).chunk(2, 1)
-        return m.head((left * right).mean((2, 3)))
-    return Net(forward, halves=conv(3, 10), head=nn.Linear(5, 3))
 
 
 def resnet_with_padding():

@@ -3,7 +3,7 @@
 from papernets.nn._googlenet import GOOGLENET_WIDTHS, GoogLeNet
 from papernets.nn._resnet import PadShortcut, ResNetCIFAR, ResNetImageNet
 from papernets.nn._small import ConvNet
-from papernets.nn._vgg import VGG16_WIDTHS, VGG
+from papernets.nn._vgg import VGG, VGG16_WIDTHS
 
 __all__ = ["GOOGLENET_WIDTHS", "VGG", "VGG16_WIDTHS", "ConvNet", "GoogLeNet", "PadShortcut", "ResNetCIFAR",
            "ResNetImageNet"]

@@ -28,7 +28,8 @@ def keep_filters(model: nn.Module, kept: Mapping[str, torch.Tensor], example: to
         if not isinstance(module, nn.Conv2d):
             raise ValueError(f"{name!r} is no convolution of this network")
         width = module.out_channels
-        if len(indices) < 1 or int(min(indices)) < 0 or int(max(indices)) >= width or len(set(indices.tolist())) != len(indices):
+        listed = torch.as_tensor(indices).tolist()
+        if not listed or min(listed) < 0 or max(listed) >= width or len(set(listed)) < len(listed):
             raise ValueError(f"{name}: the kept filters must be distinct and from 0 to {width - 1}, and at least one")
     model = copy.deepcopy(model)
     modes = {name: module.training for name, module in model.named_modules()}

@@ -31,10 +31,8 @@ from torch.nn import functional as F
 
 from papernets.data import Split, photograph_patches
 from papernets.measure import macs, parameters
-from papernets.nn import GOOGLENET_WIDTHS, VGG, VGG16_WIDTHS, ConvNet, GoogLeNet, ResNetCIFAR, ResNetImageNet
-from papernets.nn import surgery
-from papernets.training import (Recipe, accuracy, cosine, fit, loader, logits, seed_everything, single_thread, steps,
-                                with_warmup)
+from papernets.nn import GOOGLENET_WIDTHS, VGG, VGG16_WIDTHS, ConvNet, GoogLeNet, ResNetCIFAR, ResNetImageNet, surgery
+from papernets.training import Recipe, accuracy, cosine, fit, loader, logits, seed_everything, single_thread, steps, with_warmup
 
 # ---------------------------------------------------------------------------------------------------------------------
 # 1. Functions on tensors

@@ -4,23 +4,19 @@ import html
 from collections.abc import Iterable
 
 from papernets.cards import FAMILIES
-from papernets.present import badge, header_html, number_text
+from papernets.present import badge, header_html, number_text, venue_text
 from papernets.press._results import Status
 
 _STATE_WORDS = {"planned": "planned", "method": "method ready", "chapter": "no evidence yet", "validated": "validated",
                 "stale": "evidence is stale"}
 
 
-def _link(one: Status, up: str) -> str:
-    return f"{up}notebooks/{one.card.chapter}.html" if one.state not in ("planned", "method") else ""
+def _link(one: Status, built: frozenset[str], up: str) -> str:
+    """Where the chapter stands, if this site has it."""
+    return f"{up}notebooks/{one.card.chapter}.html" if one.card.chapter in built else ""
 
 
-def _name(one: Status, up: str) -> str:
-    name = html.escape(one.card.name)
-    return f'<a href="{_link(one, up)}">{name}</a>' if _link(one, up) else name
-
-
-def map_html(found: Iterable[Status], pictures: dict[str, str]) -> str:
+def map_html(found: Iterable[Status], built: frozenset[str], pictures: dict[str, str]) -> str:
     """The front page: the papers by family, one tile each, with a picture from the chapter's own figure."""
     found, parts = list(found), []
     for family, title in FAMILIES.items():
@@ -28,7 +24,7 @@ def map_html(found: Iterable[Status], pictures: dict[str, str]) -> str:
         for one in found:
             if one.card.family != family:
                 continue
-            link = _link(one, "../")
+            link = _link(one, built, "../")
             picture = pictures.get(one.card.chapter, "")
             body = (f'<span class="pn-number">{one.card.number:02d}</span><span class="pn-name">{html.escape(one.card.name)}'
                     f'</span>{picture}<span class="pn-tile-title">{html.escape(one.card.title)}</span>'
@@ -40,20 +36,22 @@ def map_html(found: Iterable[Status], pictures: dict[str, str]) -> str:
     return f'<div class="pn-map">{"".join(parts)}</div>'
 
 
-def family_html(found: Iterable[Status], family: str) -> str:
+def family_html(found: Iterable[Status], built: frozenset[str], family: str) -> str:
     """The papers of one family: what each does, and where it stands."""
     parts = []
     for one in found:
         if one.card.family != family:
             continue
         card = one.card
+        link = _link(one, built, "../../")
+        name = f'<a href="{link}">{html.escape(card.name)}</a>' if link else html.escape(card.name)
         links = [f'<a href="https://arxiv.org/abs/{card.arxiv}">arXiv {card.arxiv}</a>'] if card.arxiv else []
         links += [f'<a href="{html.escape(card.code)}">authors\' code</a>'] if card.code else []
         authors = html.escape(", ".join(card.authors[:3]) + (" et al." if len(card.authors) > 3 else ""))
         counts = [badge(verdict, f"{number} {verdict}") for verdict, number in _words(one.counts)]
-        parts.append(f'<article class="pn-paper"><h3><span class="pn-number">{card.number:02d}</span> {_name(one, "../../")}'
+        parts.append(f'<article class="pn-paper"><h3><span class="pn-number">{card.number:02d}</span> {name}'
                      f'</h3><p class="pn-title">{html.escape(card.title)}</p><p>{html.escape(card.summary)}</p>'
-                     f'<p><small>{" · ".join([authors, html.escape(card.venue) + f" {card.year}", *links])}</small></p>'
+                     f'<p><small>{" · ".join([authors, venue_text(card), *links])}</small></p>'
                      f'<p class="pn-badges">{badge(one.state, _STATE_WORDS[one.state])} {" ".join(counts)}</p></article>')
     return "".join(parts)
 
@@ -62,7 +60,7 @@ def _words(counts: dict[str, int]) -> list[tuple[str, int]]:
     return [(verdict.replace("_", " "), number) for verdict, number in counts.items() if number]
 
 
-def results_html(found: Iterable[Status]) -> str:
+def results_html(found: Iterable[Status], built: frozenset[str]) -> str:
     """Every claim of every paper, to sort and to filter; a row leads to its place in the chapter."""
     rows = []
     for one in found:
@@ -73,7 +71,7 @@ def results_html(found: Iterable[Status]) -> str:
             if "interval" in row:
                 ours = f"{row['ours']:+.2f} ({row['interval'][0]:+.2f} to {row['interval'][1]:+.2f})"
             paper = number_text(claim.paper)
-            link = _link(one, "../")
+            link = _link(one, built, "../")
             quantity = html.escape(claim.quantity)
             if link:
                 quantity = f'<a href="{link}#claim-{claim.id.replace(".", "-")}">{quantity}</a>'
@@ -93,7 +91,8 @@ def results_html(found: Iterable[Status]) -> str:
             '<label>search <input type="search" data-filter="text" placeholder="accuracy, ResNet-50 …"></label>'
             f'<label>family <select data-filter="family"><option value="">all</option>{families}</select></label>'
             f'<label>kind <select data-filter="kind"><option value="">all</option>{kinds}</select></label>'
-            f'<label>verdict <select data-filter="verdict"><option value="">all</option>{verdicts}</select></label>'
+            f'<label>verdict <select data-filter="verdict"><option value="measured">measured</option>'
+            f'<option value="">all</option>{verdicts}</select></label>'
             f'<output aria-live="polite">{len(rows)} claims</output></div>'
             f'<div class="pn-scroll"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div></div>')
 
@@ -107,7 +106,7 @@ def readme_table(found: Iterable[Status]) -> str:
     lines = ["| | paper | family | state | claims |", "|---|---|---|---|---|"]
     for one in found:
         card = one.card
-        name = f"[{card.name}](notebooks/{card.chapter}.ipynb)" if _link(one, "") else card.name
+        name = f"[{card.name}](notebooks/{card.chapter}.ipynb)" if one.state not in ("planned", "method") else card.name
         claims = ", ".join(f"{number} {verdict}" for verdict, number in _words(one.counts))
         lines.append(f"| {card.number:02d} | {name}: {card.title} | {FAMILIES[card.family]} | {one.state} | {claims} |")
     return "\n".join(lines)

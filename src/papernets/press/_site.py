@@ -65,6 +65,7 @@ def _lay_out(root: Path, stage: Path, runs: list[Run], found: list[Status]) -> N
     shutil.copytree(root / "book", stage / "book", ignore=shutil.ignore_patterns("results", "vendor"))
     shutil.copy(root / "_config.yml", stage / "_config.yml")
     by_chapter = {one.card.chapter: one for one in found}
+    built = frozenset(run.chapter for run in runs)
     pictures = {}
     (stage / "notebooks").mkdir()
     for run in runs:
@@ -77,9 +78,9 @@ def _lay_out(root: Path, stage: Path, runs: list[Run], found: list[Status]) -> N
         picture = _picture(notebook)
         if picture:
             pictures[run.chapter] = picture
-    _toc(stage / "book" / "_toc.yml", {run.chapter for run in runs})
-    parts = {"map": lambda _: _pages.map_html(found, pictures), "results": lambda _: _pages.results_html(found),
-             "family": lambda name: _pages.family_html(found, name), "samples": lambda _: _samples(stage)}
+    _toc(stage / "book" / "_toc.yml", built)
+    parts = {"map": lambda _: _pages.map_html(found, built, pictures), "results": lambda _: _pages.results_html(found, built),
+             "family": lambda name: _pages.family_html(found, built, name), "samples": lambda _: _samples(stage)}
     for page in (stage / "book").rglob("*.md"):
         text = re.sub(r"<!-- papernets:(\w+)(?: ([\w-]+))? -->", lambda m: parts[m[1]](m[2]),
                       page.read_text(encoding="utf-8"))
@@ -104,7 +105,7 @@ def _only_mathjax(folder: str, names: list[str]) -> list[str]:
     return [name for name in names if name not in ("tex-chtml-full.js", "output")]
 
 
-def _toc(path: Path, chapters: set[str]) -> None:
+def _toc(path: Path, chapters: frozenset[str]) -> None:
     """The committed table of contents, without chapters that were not made."""
     toc = yaml.safe_load(path.read_text(encoding="utf-8"))
 
@@ -169,8 +170,8 @@ def _key(stage: Path) -> str:
 
 def _sphinx(stage: Path, work: Path, log: Path) -> None:
     """One build from nothing. Any warning fails it, and all of them are listed."""
-    command = [sys.executable, "-m", "jupyter_book", "build", str(stage), "--toc", str(stage / "book" / "_toc.yml"),
-               "--path-output", str(work), "-W", "-n", "--keep-going", "--all"]
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(stage),
+               "--toc", str(stage / "book" / "_toc.yml"), "--path-output", str(work), "-W", "-n", "--keep-going", "--all"]
     environment = {**os.environ, "PYTHONWARNINGS": "ignore", "NO_COLOR": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     text = done.stdout + done.stderr

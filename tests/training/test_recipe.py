@@ -1,0 +1,284 @@
+"""Augmentation against a slow loop, and recipes on an archive made small: the files they leave, and resuming."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
+
+from papernets.nn import ConvNet
+from papernets.training import Recipe, cosine, crop_and_flip, run_recipe, seed_everything, steps
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class Killed(BaseException):
+    """What nothing in a run may catch."""
+
+
+# augmentation
+def slow_crop_and_flip(images, pad, tops, lefts, flips):
+    """Pixel by pixel, from the same draws."""
+    count, channels, height, width = images.shape
+    made = torch.zeros_like(images)
+    for b in range(count):
+        for c in range(channels):
+            for i in range(height):
+                for j in range(width):
+                    column = width - 1 - j if flips[b] else j
+                    y, x = int(tops[b]) + i - pad, int(lefts[b]) + column - pad
+                    if 0 <= y < height and 0 <= x < width:
+                        made[b, c, i, j] = images[b, c, y, x]
+    return made
+
+
+@pytest.mark.parametrize("pad", [1, 2, 4])
+def test_crop_and_flip_slow_oracle(pad):
+    images = torch.randn(13, 3, 7, 5)
+    torch.manual_seed(11)
+    found = crop_and_flip(images, pad)
+    torch.manual_seed(11)
+    tops, lefts = torch.randint(0, 2 * pad + 1, (13, 1)), torch.randint(0, 2 * pad + 1, (13, 1))
+    flips = torch.rand(13, 1) < 0.5
+    assert torch.equal(found, slow_crop_and_flip(images, pad, tops, lefts, flips))
+
+
+def test_every_offset_and_both_directions_are_met():
+    """One white pixel in the middle of 5 × 7: it goes to every place the padding allows, as often mirrored as not."""
+    torch.manual_seed(0)
+    images = torch.zeros(2000, 1, 5, 7)
+    images[:, 0, 2, 3] = 1
+    images[:, 0, 2, 4] = 2  # to its right, or mirrored to its left
+    found = crop_and_flip(images, 1)[:, 0]
+    places = (found == 1).flatten(1).float().argmax(1)
+    assert set(places.tolist()) == {7 * i + j for i in (1, 2, 3) for j in (2, 3, 4)}
+    two = (found == 2).flatten(1).float().argmax(1)
+    assert set((two - places).tolist()) == {1, -1}
+    assert 850 < int((two < places).sum()) < 1150
+
+
+def test_crop_and_flip_without_padding_only_mirrors():
+    torch.manual_seed(0)
+    images = torch.randn(17, 3, 5, 7)
+    found = crop_and_flip(images, 0)
+    kept = [torch.equal(a, b) for a, b in zip(found, images)]
+    mirrored = [torch.equal(a, b.flip(2)) for a, b in zip(found, images)]
+    assert all(a != b for a, b in zip(kept, mirrored))
+    assert any(kept)
+    assert any(mirrored)
+
+
+def test_each_image_has_its_own_draw_and_the_input_stays():
+    torch.manual_seed(0)
+    images = torch.randn(1, 3, 7, 5).repeat(11, 1, 1, 1)
+    before = images.clone()
+    found = crop_and_flip(images)
+    assert len({image.numpy().tobytes() for image in found}) > 5
+    assert torch.equal(images, before)
+    assert found.shape == images.shape
+
+
+# recipes
+@pytest.fixture
+def archive(write_archive):
+    """CIFAR-10 with 35 + 14 images in which the colour says the class."""
+    rng = np.random.default_rng(0)
+
+    def batch(count):
+        labels = rng.integers(0, 3, count)
+        pixels = np.clip(rng.integers(0, 80, (count, 3, 1024)) + 150 * np.eye(3, dtype=int)[labels][:, :, None], 0, 255)
+        return np.concatenate([labels[:, None], pixels.reshape(count, 3072)], 1).astype(np.uint8).tobytes()
+
+    members = {f"data_batch_{index}.bin": batch(7) for index in range(1, 6)}
+    members |= {"test_batch.bin": batch(14), "batches.meta.txt": b"red\ngreen\nblue\n"}
+    return write_archive((f"cifar-10-batches-bin/{name}", content) for name, content in members.items())
+
+
+def build():
+    return nn.Sequential(nn.AvgPool2d(4), ConvNet((5, 7), classes=3, pool=()))
+
+
+RECIPE = Recipe("cifar10", build, epochs=5, batch=8, lr=cosine(0.1, 5), weight_decay=1e-4)
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def load(path):
+    return torch.load(path, weights_only=True)
+
+
+def test_two_epochs_leave_three_files(archive, tmp_path):
+    folder = tmp_path / "runs" / "deep"
+    history = run_recipe(RECIPE, folder, data=archive, epochs=2, workers=0)
+    assert sorted(file.name for file in folder.iterdir()) == ["best.pt", "last.ckpt", "log.jsonl"]
+    assert [line["epoch"] for line in lines(folder)] == [0, 1]
+    assert [line["accuracy"] for line in lines(folder)] == history.accuracy
+    model = build()
+    model.load_state_dict(load(folder / "best.pt"))
+
+
+def test_a_shortened_run_keeps_the_schedule_of_the_paper(archive, tmp_path):
+    history = run_recipe(RECIPE, tmp_path / "run", data=archive, epochs=2, workers=0)
+    assert history.lr == [cosine(0.1, 5)(0), cosine(0.1, 5)(1)]
+
+
+def test_all_epochs_by_default(archive, tmp_path):
+    assert len(run_recipe(RECIPE, tmp_path / "run", data=archive, workers=0).loss) == 5
+
+
+def test_two_runs_are_identical(archive, tmp_path):
+    first, second = (run_recipe(RECIPE, tmp_path / name, data=archive, epochs=2, workers=0) for name in ("a", "b"))
+    assert first == second
+    assert same(load(tmp_path / "a" / "best.pt"), load(tmp_path / "b" / "best.pt"))
+    other = run_recipe(RECIPE, tmp_path / "c", data=archive, epochs=2, workers=0, seed=1)
+    assert other.loss != first.loss
+
+
+def test_the_start_follows_the_seed_not_what_came_before(archive, tmp_path):
+    first = run_recipe(RECIPE, tmp_path / "a", data=archive, epochs=1, workers=0)
+    seed_everything(12345)
+    assert run_recipe(RECIPE, tmp_path / "b", data=archive, epochs=1, workers=0) == first
+
+
+class Answer(nn.Module):
+    """Gives the same class for every image, and remembers in its weight the epoch in which it was told to."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.register_buffer("answer", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x):
+        return F.one_hot(self.answer, 3).float().expand(len(x), 3) + self.weight
+
+
+def test_best_is_the_network_of_the_best_epoch(archive, tmp_path):
+    """The later one if two are equal."""
+    answers = (0, 1, 2, 0, 1, 2, 0)
+
+    def tell(model, epoch, epochs):
+        with torch.no_grad():
+            model.answer.fill_(answers[epoch])
+            model.weight.fill_(epoch)
+
+    for length in range(1, 8):
+        recipe = Recipe("cifar10", Answer, epochs=length, batch=8, lr=lambda _: 0.0, weight_decay=0, before_epoch=tell)
+        accuracies = run_recipe(recipe, tmp_path / str(length), data=archive, workers=0).accuracy
+        best = max(range(length), key=lambda epoch: (accuracies[epoch], epoch))
+        assert float(load(tmp_path / str(length) / "best.pt")["weight"]) == best
+    assert len(set(accuracies)) == 3
+
+
+def test_best_is_the_exported_network(archive, tmp_path):
+    recipe = Recipe("cifar10", build, epochs=2, batch=8, lr=steps(0.1, ()), weight_decay=0,
+                    export=lambda model: nn.Sequential(model[1].features, nn.AdaptiveAvgPool2d(1)))
+    run_recipe(recipe, tmp_path / "run", data=archive, workers=0)
+    exported = recipe.export(build())
+    exported.load_state_dict(load(tmp_path / "run" / "best.pt"))
+    with pytest.raises(RuntimeError, match="Missing key"):
+        build().load_state_dict(load(tmp_path / "run" / "best.pt"))
+
+
+def test_the_method_is_told_epoch_and_the_recipes_length(archive, tmp_path):
+    calls = []
+    recipe = Recipe("cifar10", build, epochs=7, batch=8, lr=steps(0.1, ()), weight_decay=0,
+                    before_epoch=lambda model, epoch, epochs: calls.append((type(model), epoch, epochs)))
+    run_recipe(recipe, tmp_path / "run", data=archive, epochs=2, workers=0)
+    assert calls == [(nn.Sequential, 0, 7), (nn.Sequential, 1, 7)]
+
+
+def test_report_is_told_every_epoch(archive, tmp_path):
+    calls = []
+    run_recipe(RECIPE, tmp_path / "run", data=archive, epochs=3, workers=0,
+               report=lambda epoch, total, history: calls.append((epoch, total, len(history.accuracy))))
+    assert calls == [(0, 3, 1), (1, 3, 2), (2, 3, 3)]
+
+
+@pytest.mark.parametrize("last", [0, 1, 2])
+def test_a_killed_run_resumes_to_the_same_end(last, archive, tmp_path):
+    expected = run_recipe(RECIPE, tmp_path / "whole", data=archive, epochs=4, workers=0)
+
+    def kill(epoch, total, history):
+        if epoch == last:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_recipe(RECIPE, tmp_path / "killed", data=archive, epochs=4, workers=0, report=kill)
+    assert run_recipe(RECIPE, tmp_path / "killed", data=archive, epochs=4, workers=0) == expected
+    assert lines(tmp_path / "killed") == lines(tmp_path / "whole")
+    assert same(load(tmp_path / "killed" / "best.pt"), load(tmp_path / "whole" / "best.pt"))
+
+
+def test_training_is_augmented_and_testing_is_not(archive, tmp_path):
+    """The network sees shifted training images, with zeros at their border, and the test images as they are."""
+    seen = {True: [], False: []}
+
+    class Watch(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(3, 3)
+
+        def forward(self, x):
+            seen[self.training].append((x == 0).flatten(1).sum(1))
+            return self.head(x.mean((2, 3)))
+
+    recipe = Recipe("cifar10", Watch, epochs=1, batch=8, lr=steps(0.1, ()), weight_decay=0)
+    run_recipe(recipe, tmp_path / "run", data=archive, workers=0)
+    zeros, untouched = torch.cat(seen[True]), torch.cat(seen[False])
+    assert len(zeros) == 35
+    assert len(untouched) == 14
+    assert (zeros > 0).float().mean() > 0.8  # 1 in 81 is not shifted
+    assert untouched.sum() == 0
+
+
+def test_a_recipe_learns(archive, tmp_path):
+    history = run_recipe(RECIPE, tmp_path / "run", data=archive, workers=0)
+    assert max(history.accuracy) > 0.9
+    assert history.loss[-1] < history.loss[0]
+
+
+def test_a_folder_of_images(tmp_path):
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 5), ("val", 3)):
+        for label, name in enumerate(("dark", "light")):
+            (tmp_path / "data" / part / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = rng.integers(0, 100, (17, 19, 3)) + 150 * label
+                Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "data" / part / name / f"{index}.png")
+
+    class Mean(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(3, 2)
+
+        def forward(self, x):
+            assert x.shape[1:] == (3, 224, 224)
+            return self.head(F.adaptive_avg_pool2d(x, 1).flatten(1))
+
+    recipe = Recipe("imagenet", Mean, epochs=2, batch=3, lr=steps(0.5, ()), weight_decay=0)
+    history = run_recipe(recipe, tmp_path / "run", data=tmp_path / "data", workers=0)
+    assert history.accuracy[-1] == 1
+    assert (tmp_path / "run" / "best.pt").exists()
+
+
+def test_a_folder_of_images_cannot_be_fetched(tmp_path):
+    recipe = Recipe("imagenet", build, epochs=2, batch=3, lr=steps(0.5, ()), weight_decay=0)
+    with pytest.raises(ValueError, match=r"imagenet cannot be fetched; give its folder with --data \(it holds train"):
+        run_recipe(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_archive_starts_nothing(archive, tmp_path):
+    archive.write_bytes(archive.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="damaged or cut short"):
+        run_recipe(RECIPE, tmp_path / "run", data=archive, workers=0)
+    assert not (tmp_path / "run").exists()
