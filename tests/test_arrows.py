@@ -160,7 +160,8 @@ def test_notebooks_use_their_own_paper_the_chapter_and_the_shared_rooms():
 
 
 def rooms_of(module: str) -> list[str]:
-    return [f"papernets.papers.{module}", f"papernets.figures.{module}", "papernets.chapter", *(f"papernets.{room}" for room in SHARED)]
+    shared = [f"papernets.{room}" for room in SHARED]
+    return [f"papernets.papers.{module}", f"papernets.figures.{module}", "papernets.chapter", *shared]
 
 
 # --- the checker itself: planted breaches are reported, and what is allowed is not -----------------------------------

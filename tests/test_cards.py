@@ -6,7 +6,6 @@ import pytest
 
 from papernets import cards as room
 from papernets.cards import (
-    CARDS,
     FAMILIES,
     ExactClaim,
     FullClaim,
@@ -15,8 +14,11 @@ from papernets.cards import (
     Tolerance,
     card,
     cards,
+    cards_folder,
     read_card,
 )
+
+CARDS = cards_folder()
 
 CARD = """
 number = 7
@@ -217,9 +219,10 @@ def test_a_card_cannot_be_changed(write):
 def test_numbers_are_unique(write, monkeypatch):
     write(WHOLE, "one.toml")
     write(WHOLE.replace("odd-sizes", "other"), "two.toml")
-    monkeypatch.setattr(room, "CARDS", write(WHOLE.replace("number = 7", "number = 9"), "three.toml").parent)
+    folder = write(WHOLE.replace("number = 7", "number = 9"), "three.toml").parent
+    monkeypatch.setattr(room, "cards_folder", lambda: folder)
     with pytest.raises(ValueError, match=r"(one|two)\.toml and (one|two)\.toml both have number 7"):
-        cards.__wrapped__()  # without its memory of the cards that are there
+        cards()
 
 
 # --- rules -----------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ acceptance is written before the run it judges, and a run that leaves a claim ou
 import difflib
 import functools
 import itertools
+import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
@@ -29,7 +30,11 @@ FAMILIES = {
 #: Where a paper's number was read. ``derived``: it follows from the paper's own formulas; ``secondary``: told by others.
 Stated = Literal["abstract", "text", "table", "figure", "readme", "code", "log", "poster", "derived", "secondary"]
 
-CARDS = Path(__file__).parent / "papers"
+
+def cards_folder() -> Path:
+    """Where the cards and the modules of the papers lie: in the checkout named by ``PAPERNETS_ROOT``, or beside this file."""
+    root = os.environ.get("PAPERNETS_ROOT")
+    return Path(root) / "src" / "papernets" / "papers" if root else Path(__file__).resolve().parent / "papers"
 
 
 class _Strict(BaseModel):
@@ -39,8 +44,8 @@ class _Strict(BaseModel):
 class Tolerance(_Strict):
     """Ours may be this far from the paper's number: ``relative`` (a share) or ``absolute`` (in the claim's unit)."""
 
-    relative: float | None = Field(None, ge=0)
-    absolute: float | None = Field(None, ge=0)
+    relative: float | None = Field(None, ge=0, allow_inf_nan=False)
+    absolute: float | None = Field(None, ge=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _one(self):
@@ -67,6 +72,8 @@ class Interval(_Strict):
     def _one(self):
         if sum(v is not None for v in (self.above, self.below, self.within)) != 1:
             raise ValueError("accept takes exactly one of above, below and within")
+        if self.within is not None and not self.within[0] < self.within[1]:
+            raise ValueError(f"within goes from low to high, got {self.within[0]:g} to {self.within[1]:g}")
         return self
 
     def allows(self, low: float, high: float) -> bool:
@@ -184,8 +191,11 @@ def _nearest(given: str, names: list[str]) -> str:
 def read_card(path: Path) -> Card:
     """One card from its file. ``ValueError`` names the file, the field and the rule it breaks."""
     try:
-        return Card(module=path.stem, **tomllib.loads(path.read_text(encoding="utf-8")))
-    except tomllib.TOMLDecodeError as error:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+        if "module" in fields:
+            raise ValueError(f"{path.name}: module: the name of the file says it; leave it out")
+        return Card(module=path.stem, **fields)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path.name}: not TOML: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
@@ -195,10 +205,14 @@ def read_card(path: Path) -> Card:
         raise ValueError(f"{path.name}: {where}: {first['msg']}{shown}") from None
 
 
-@functools.cache
 def cards() -> tuple[Card, ...]:
     """All cards, by number."""
-    found = sorted((read_card(path) for path in CARDS.glob("*.toml")), key=lambda card: card.number)
+    return _cards(cards_folder())
+
+
+@functools.cache
+def _cards(folder: Path) -> tuple[Card, ...]:
+    found = sorted((read_card(path) for path in folder.glob("*.toml")), key=lambda card: card.number)
     for one, other in itertools.pairwise(found):
         if one.number == other.number:
             raise ValueError(f"{one.module}.toml and {other.module}.toml both have number {one.number}")

@@ -185,9 +185,9 @@ def train(slug: Annotated[str, typer.Argument(help="Paper, by number or slug.")]
     """Run a paper's full recipe on the real data set; started again, it goes on where it stopped."""
     import importlib
 
-    from papernets.cards import CARDS, card
+    from papernets.cards import card, cards_folder
     paper = card(slug)
-    if not (CARDS / f"{paper.module}.py").exists():
+    if not (cards_folder() / f"{paper.module}.py").exists():
         raise ValueError(f"{paper.slug} is planned and has no recipe yet")
     recipes = importlib.import_module(f"papernets.papers.{paper.module}").RECIPES
     if config is None or config not in recipes:
@@ -256,6 +256,14 @@ def readme(check: Annotated[bool, typer.Option("--check", help="Only say whether
     else:
         write_text(path, new)
         out.print("README.md written")
+
+
+@app.command()
+def notebook(chapters: Annotated[list[str], typer.Argument(help="Numbers or slugs.")]) -> None:
+    """Clean committed notebooks: clear all outputs, and renew those that nbval compares."""
+    from papernets.press import renew_outputs
+    for chapter in _chosen(chapters):
+        out.print(f"{renew_outputs(chapter)} is clean", highlight=False, soft_wrap=True)
 
 
 def _has(module: str) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 
 from papernets import paths
-from papernets.cards import CARDS, Card, FullClaim
+from papernets.cards import Card, FullClaim, cards_folder
 
 _VERSIONS = ("torch", "numpy", "scipy", "numba", "scikit-learn", "scikit-image", "lightning-fabric", "torch-pruning",
              "plotly", "ipywidgets", "papermill")
@@ -41,7 +41,7 @@ def own_hash(card: Card) -> str:
     """
     notebook = nbformat.read(paths.notebook(card.chapter), 4)
     cells = [_canonical(ast.parse(cell.source)) for cell in notebook.cells if cell.cell_type == "code"]
-    module = _canonical(ast.parse((CARDS / f"{card.module}.py").read_text(encoding="utf-8")))
+    module = _canonical(ast.parse((cards_folder() / f"{card.module}.py").read_text(encoding="utf-8")))
     rules = [[claim.id, claim.kind, claim.paper, str(claim.accept), getattr(claim, "baseline", None)]
              for claim in card.claims if not isinstance(claim, FullClaim)]
     return _digest(json.dumps([cells, module, rules]))
@@ -53,13 +53,12 @@ def run_key(card: Card, profile: str, seed: int) -> str:
     Modules and figures of other papers, the press and the command line are left out: a chapter cannot see them. A page
     also depends on the committed evidence.
     """
-    files = [paths.notebook(card.chapter), CARDS / f"{card.module}.toml", CARDS / f"{card.module}.py",
+    files = [paths.notebook(card.chapter), cards_folder() / f"{card.module}.toml", cards_folder() / f"{card.module}.py",
              paths.root() / "src" / "papernets" / "figures" / f"{card.module}.py", *_library(paths.root())]
-    evidence = paths.results() / f"{card.chapter}.json"
-    if profile == "book" and evidence.exists():  # the page shows it beside the live run
-        files.append(evidence)
+    if profile == "book":  # the page shows the evidence beside the live run
+        files.append(paths.results() / f"{card.chapter}.json")
     parts = [profile, seed, sorted(versions().items())]
-    for file in files:
+    for file in filter(Path.exists, files):
         parts.append([file.name, hashlib.sha256(file.read_bytes()).hexdigest()])
     return _digest(json.dumps(parts))
 

@@ -117,6 +117,14 @@ def test_accuracy_of_the_history_is_that_of_the_network():
     assert history.accuracy[-1] == pytest.approx(float(right.float().mean()))
 
 
+def test_every_epoch_trains_in_training_mode():
+    """Whatever the network or a hook was left in."""
+    expected, history = run()
+    model, found = run(small().eval(), before_epoch=lambda model, epoch: model.eval())
+    assert found == history
+    assert same(model, expected)
+
+
 def test_no_epochs_change_nothing():
     model, history = run(epochs=0)
     assert history == History()
@@ -426,7 +434,7 @@ def test_it_learns():
 
 
 def test_it_does_not_learn_what_is_not_there():
-    """Labels that say nothing about the images: no better than chance, so no label reaches the network by another way."""
+    """Labels that say nothing about the images give no better than chance: none leaks into the network."""
     train, test = digits()
     draw = torch.Generator().manual_seed(0)
     train, test = (Split(part.images, part.labels[torch.randperm(len(part), generator=draw)], part.classes)

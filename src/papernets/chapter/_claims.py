@@ -77,6 +77,8 @@ class Claims:
         return row
 
     def _miniature(self, claim: MiniatureClaim, ours: list[float], baseline: list[float]) -> Row:
+        if not all(map(math.isfinite, [*ours, *baseline])):
+            raise ValueError(f"claim {claim.id!r}: a score is not finite; a run that failed must not be averaged away")
         row = Row(id=claim.id, kind="miniature", unit=claim.unit, paper=claim.paper, baseline=claim.baseline,
                   rule=str(claim.accept), seeds=len(ours), scores={"ours": ours, "baseline": baseline})
         if len(ours) > 1:

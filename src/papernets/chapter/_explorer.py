@@ -38,6 +38,8 @@ class Slider:
         if not (self.low < self.high and 0 < self.step <= self.high - self.low):
             raise ValueError(f"a slider from {self.low} to {self.high} by {self.step}: low must be below high, "
                              f"and the step from above 0 to {self.high - self.low}")
+        if self.page is not None and not self.page:
+            raise ValueError("page is empty; it holds at least one value, or is left out for all")
         for value in (*(self.page or ()), self.start):
             if not self.low <= value <= self.high:
                 nearest = min(max(value, self.low), self.high)
@@ -201,11 +203,17 @@ def _show(view: go.FigureWidget, figure: go.Figure) -> None:
     with view.batch_update():
         if same:
             for old, new in zip(view.data, figure.data):
-                old.update(new.to_plotly_json(), overwrite=True)
-        view.update_layout(figure.layout.to_plotly_json(), overwrite=True)
+                old.update(_whole(old, new), overwrite=True)
+        view.update_layout(_whole(view.layout, figure.layout), overwrite=True)
     if not same:
         view.data = ()
         view.add_traces(figure.data)
+
+
+def _whole(old, new) -> dict:
+    """``new`` with every entry that only ``old`` has set to nothing."""
+    wanted = new.to_plotly_json()
+    return {**{key: None for key in old.to_plotly_json() if key not in wanted and key not in ("uid", "type")}, **wanted}
 
 
 class _Pool:

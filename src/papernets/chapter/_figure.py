@@ -70,8 +70,8 @@ def _plain(value):
 
 
 def page_html(name: str, alt: str, height: int, payload: dict, controls: str = "", note: str = "") -> str:
-    """The figure on the page: a place to draw, its controls, its data. ``</`` cannot end the script early."""
-    data = json.dumps(payload, separators=(",", ":"), ensure_ascii=False).replace("</", "<\\/")
+    """The figure on the page: a place to draw, its controls, its data. No text in it can end the script early."""
+    data = json.dumps(payload, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
     note = f'<p class="pn-note">{html.escape(note)}</p>' if note else ""
     return (f'<div class="pn-figure" id="{name}" role="group" aria-label="{html.escape(alt)}">{controls}'
             f'<div class="pn-plot" role="img" aria-label="{html.escape(alt)}" style="height:{height}px"></div>{note}'

@@ -97,8 +97,11 @@ def temperature(epoch: float, epochs: float, T_s: float = 1.0, T_e: float = 1e4,
         raise ValueError(f"epochs is {epochs}; the schedule needs more than 0")
     if not 0 <= epoch <= epochs:
         raise ValueError(f"epoch {epoch} is outside 0 to {epochs}")
-    A = 2 * (T_e - T_s) * (1 + math.exp(-growth * epochs)) / (1 - math.exp(-growth * epochs))
-    return A / (1 + math.exp(-growth * epoch)) + T_s - A / 2
+    whole = math.tanh(growth * epochs / 2)
+    if not whole > 0:
+        raise ValueError(f"growth {growth} over {epochs} epochs is too small to tell from 0; the paper's is 1")
+    # A/(1 + exp(-κe)) - A/2 = (A/2)·tanh(κe/2), and A/2 = (T_e - T_s)/tanh(κE/2): no exponential can overflow
+    return T_s + (T_e - T_s) * math.tanh(growth * epoch / 2) / whole
 
 
 def kept_width(C: int, rate: float, guarded: bool = False) -> int:
@@ -107,13 +110,14 @@ def kept_width(C: int, rate: float, guarded: bool = False) -> int:
     So 160 filters at rate 0.8 leave 31, because 160·(1 - 0.8) is a little below 32 in floating point; the published
     networks have those widths. ``guarded`` adds 1e-9 before the floor and gives 32.
     """
+    highest = next(r / 1000 for r in range(999, -1, -1) if C * (1 - r / 1000) >= 1)  # of three digits
     if not 0 <= rate < 1:
-        nearest = 0.0 if rate < 0 else 1 - 1 / C
+        nearest = 0.0 if rate < 0 else highest
         raise ValueError(f"rate {rate} is outside [0, 1); the nearest that leaves a filter is {nearest:g}")
     m = math.floor(C * (1 - rate) + (1e-9 if guarded else 0))
     if m < 1:
         raise ValueError(f"rate leaves no filter: {C} filters at rate {rate} keep {m}; "
-                         f"the highest rate that keeps one is {1 - 1 / C:g}")
+                         f"the highest rate of three digits that keeps one is {highest:g}")
     return m
 
 
@@ -144,7 +148,7 @@ class DCFF:
     def __post_init__(self):
         if not 0 < self.T_s <= self.T_e < math.inf:
             raise ValueError(f"temperatures T_s = {self.T_s}, T_e = {self.T_e} must satisfy 0 < T_s ≤ T_e")
-        if self.growth != "slow" and not (isinstance(self.growth, int | float) and self.growth > 0):
+        if self.growth != "slow" and not (isinstance(self.growth, int | float) and 0 < self.growth < math.inf):
             raise ValueError(f"growth is {self.growth!r}; it is a number above 0 or 'slow'")
         for rate in self.rate.values() if isinstance(self.rate, Mapping) else [self.rate]:
             if not 0 <= rate < 1:
@@ -166,18 +170,21 @@ class FusedConv2d(nn.Module):
         super().__init__()
         if narrow.groups != 1:
             raise ValueError(f"a convolution of {narrow.groups} groups cannot be fused; fusion is defined for 1 group")
+        if narrow.padding_mode != "zeros":
+            raise ValueError(f"padding_mode {narrow.padding_mode!r} is not supported; use 'zeros'")
         m = narrow.out_channels
         if not 1 <= m <= full:
             raise ValueError(f"{m} filters cannot be blended from {full}; full must be at least {m}")
         self.config = config
         self.stride, self.padding, self.dilation = narrow.stride, narrow.padding, narrow.dilation
-        self.padding_mode = narrow.padding_mode
         like = {"device": narrow.weight.device, "dtype": narrow.weight.dtype}
         self.weight = nn.Parameter(torch.empty(full, *narrow.weight.shape[1:], **like))
         self.bias = nn.Parameter(torch.empty(full, **like)) if narrow.bias is not None else None
         self.register_buffer("phi", torch.zeros(m, full, **like))
         self.register_buffer("score", torch.zeros(full, device=like["device"], dtype=torch.float64))
         self.register_buffer("kept", torch.zeros(m, device=like["device"], dtype=torch.int64))
+        order = torch.randperm(full, device=like["device"]) if config.random else None
+        self.register_buffer("random_order", order)  # of the baseline that keeps filters by chance
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -186,7 +193,6 @@ class FusedConv2d(nn.Module):
         if self.bias is not None:
             bound = 1 / math.sqrt(self.weight[0].numel())
             nn.init.uniform_(self.bias, -bound, bound)
-        self.random_order = torch.randperm(len(self.weight)) if self.config.random else None
         if self.weight.device.type != "meta":
             self.refresh(self.config.T_s)
 
@@ -214,8 +220,6 @@ class FusedConv2d(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         weight, bias = self.fused()
-        if self.padding_mode != "zeros":
-            raise ValueError(f"padding_mode {self.padding_mode!r} is not supported; use 'zeros'")
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation)  # (B, m, h, w)
 
     def macs_of(self, x: torch.Tensor, y: torch.Tensor, convention: str) -> int:

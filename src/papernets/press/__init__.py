@@ -1,6 +1,6 @@
 """What makes the book: the runner, its cache, the results, the pages."""
 
 from papernets.press._results import Status, read_results, status, statuses
-from papernets.press._run import Run, RunError, run_chapter, run_chapters
+from papernets.press._run import Run, RunError, renew_outputs, run_chapter, run_chapters
 
-__all__ = ["Run", "RunError", "Status", "read_results", "run_chapter", "run_chapters", "status", "statuses"]
+__all__ = ["Run", "RunError", "Status", "read_results", "renew_outputs", "run_chapter", "run_chapters", "status", "statuses"]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from papernets import paths
-from papernets.cards import CARDS, Card, cards
+from papernets.cards import Card, cards, cards_folder
 from papernets.present import counted
 from papernets.provenance import own_hash
 
@@ -44,7 +44,7 @@ def read_results(path: Path) -> dict:
 
 
 def status(card: Card) -> Status:
-    if not (CARDS / f"{card.module}.py").exists():
+    if not (cards_folder() / f"{card.module}.py").exists():
         return Status(card, "planned", (), {})
     if not paths.notebook(card.chapter).exists():
         return Status(card, "method", (), {})

@@ -20,7 +20,7 @@ import nbformat
 
 from papernets import paths
 from papernets.cards import Card, card
-from papernets.files import write_json
+from papernets.files import write_json, write_text
 from papernets.provenance import own_hash, run_key, versions
 
 with warnings.catch_warnings():
@@ -122,7 +122,7 @@ def _execute(paper: Card, source: Path, part: Path, parameters: dict, profile: s
                 str(source), str(output), parameters, cwd=str(source.parent), kernel_name="python3", log_output=False,
                 progress_bar={"desc": paper.chapter, "leave": False} if progress else False,
                 execution_timeout=TIMEOUT[profile], request_save_on_cell_execute=False,
-                kernel_manager_class=_Kernels)
+                kernel_manager_class=_Kernels, extra_arguments=["--log-level=50"])
         except PapermillExecutionError as error:
             raise RunError(f"{paper.chapter}: cell {error.exec_count} raised {error.ename}: {error.evalue}") from None
         except Exception as error:
@@ -174,6 +174,24 @@ def _check_results(paper: Card, found: dict) -> None:
     failed = [row for row in found["claims"] if row["verdict"] == "failed"]
     if failed:
         raise RunError(f"{paper.chapter}: {failed[0]['id']} is {failed[0]['ours']}, expected {failed[0]['expected']}")
+
+
+def renew_outputs(chapter: str) -> Path:
+    """Make a committed notebook clean: no outputs but those that nbval compares, taken from a quick run of now."""
+    source = paths.notebook(card(chapter).chapter)
+    run = run_chapter(chapter, "quick")
+    executed = {cell.id: cell for cell in nbformat.read(run.notebook, 4).cells}
+    notebook = nbformat.read(source, 4)
+    for index, cell in enumerate(cell for cell in notebook.cells if cell.cell_type == "code"):
+        checked = "nbval-check-output" in cell.metadata.get("tags", [])
+        cell.outputs = executed[cell.id].outputs if checked else []
+        cell.execution_count = index + 1 if checked else None
+        for output in cell.outputs:
+            if "execution_count" in output:
+                output.execution_count = index + 1
+    notebook.metadata.pop("widgets", None)
+    write_text(source, nbformat.writes(notebook) + "\n")
+    return source
 
 
 def _write_notebook(path: Path, notebook) -> None:

@@ -1,0 +1,123 @@
+"""Every way in which a run can look finished and not be: each is seen to turn red."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from papernets.press import RunError, run_chapter
+
+pytestmark = pytest.mark.xdist_group("kernels")
+
+
+def test_a_whole_chapter_passes_and_leaves_its_results(toy):
+    toy()
+    run = run_chapter("toy", "quick")
+    found = json.loads(run.results.read_text())
+    assert {row["id"]: row["verdict"] for row in found["claims"]} == {"sum": "reproduced", "effect": "open"}
+    assert found["schema"] == 1 and found["chapter"] == "01-toy" and found["profile"] == "quick"
+    assert set(found["made_by"]) == {"hash", "versions", "machine", "seconds"}
+    assert "injected-parameters" not in run.notebook.read_text()
+    assert run_chapter("toy", "quick").cached
+
+
+def nothing_left(root):
+    return not list((root / "_build").rglob("results.json")) and not list((root / "_build").rglob("part-*"))
+
+
+def test_a_notebook_that_raises(toy):
+    root = toy(extra='raise KeyError("lost")')
+    with pytest.raises(RunError, match="01-toy: cell .* raised KeyError"):
+        run_chapter("toy", "quick")
+    assert nothing_left(root)
+
+
+def test_a_notebook_that_raises_inside_an_output_widget(toy):
+    root = toy(extra="""
+        import ipywidgets
+        from IPython.display import display
+        hidden = ipywidgets.Output()
+        display(hidden)
+        with hidden:
+            raise KeyError("lost in a widget")
+    """)
+    with pytest.raises(RunError, match="inside a widget: KeyError"):
+        run_chapter("toy", "quick")
+    assert nothing_left(root)
+
+
+def test_a_notebook_that_exits_early_with_status_0(toy):
+    root = toy(extra="sys.exit(0)")
+    with pytest.raises(RunError, match="01-toy"):
+        run_chapter("toy", "quick")
+    assert nothing_left(root)
+
+
+def test_a_claim_of_the_card_that_is_never_recorded(toy):
+    root = toy(record='chapter.claims.record("sum", 1001)')
+    with pytest.raises(RunError, match="effect is in the card and was not recorded"):
+        run_chapter("toy", "quick")
+    assert nothing_left(root)
+
+
+def test_a_notebook_without_close(toy):
+    toy(close="")
+    with pytest.raises(RunError, match=r"left no results; the last code cell must be chapter.close\(\)"):
+        run_chapter("toy", "quick")
+
+
+def test_a_swallowed_claim_error(toy):
+    """The results of a chapter that catches its own failure are judged again outside."""
+    toy(record='chapter.claims.record("sum", 1001)', close="try:\n    chapter.close()\nexcept AssertionError:\n    pass")
+    with pytest.raises(RunError, match="effect is in the card and was not recorded"):
+        run_chapter("toy", "quick")
+
+
+def test_an_exact_claim_off_by_one(toy):
+    root = toy()
+    (root / "src" / "toylib.py").write_text("VALUE = 1002\n")  # inside the tolerance of the paper, off by one from ours
+    with pytest.raises(RunError, match=r"sum is 1\s?002, expected 1\s?001"):
+        run_chapter("toy", "quick")
+
+
+def test_a_misspelt_parameter(toy):
+    toy()
+    with pytest.raises(RunError, match="'sede' is no parameter of the notebook; it has profile, seed"):
+        run_chapter("toy", "quick", parameters={"sede": 3})
+
+
+def test_a_library_change_with_the_notebook_unchanged_runs_again(toy):
+    root = toy()
+    first = run_chapter("toy", "quick")
+    assert run_chapter("toy", "quick").cached
+    (root / "src" / "papernets" / "uses.py").write_text("CHANGED = 1\n")
+    second = run_chapter("toy", "quick")
+    assert not second.cached and second.results != first.results
+    (root / "src" / "toylib.py").write_text("VALUE = 7\n")  # outside the library: not seen, as intended
+    assert run_chapter("toy", "quick").cached
+    (root / "kernels" / "new.py").write_text("")
+    with pytest.raises(RunError, match="sum is 7"):  # a kernel changed: it runs again, and now fails
+        run_chapter("toy", "quick")
+
+
+def test_runs_killed_at_random_moments_leave_nothing_half_written(toy):
+    root = toy()
+    whole = json.loads(run_chapter("toy", "quick").results.read_text())["claims"]
+    command = [sys.executable, "-m", "papernets", "validate", "--chapter", "01", "--profile", "quick", "--fresh"]
+    chance = random.Random(5)
+    for _ in range(3):
+        running = subprocess.Popen(command, env={**os.environ, "PAPERNETS_ROOT": str(root)}, start_new_session=True,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(chance.uniform(0.5, 4))
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+        for file in (root / "_build").rglob("results.json"):
+            assert json.loads(file.read_text())["claims"] == whole
+    again = run_chapter("toy", "quick", fresh=True)
+    assert json.loads(again.results.read_text())["claims"] == whole
+    assert not list((root / "_build").rglob("part-*"))
