@@ -1,10 +1,13 @@
 """Fixtures that two or more test files need."""
 
 import io
+import os
 import tarfile
 
 import pytest
 import torch
+
+from papernets.browser import find_browser
 
 
 @pytest.fixture
@@ -29,3 +32,39 @@ def write_archive(tmp_path):
                 archive.addfile(info, io.BytesIO(content))
         return path
     return write
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    path = find_browser()
+    if path is None:
+        reason = "no Chromium or Chrome on this machine; papernets doctor says how to get one"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield running
+        running.close()
+
+
+SCREENS = {"desktop-light": dict(viewport={"width": 1280, "height": 900}, color_scheme="light"),
+           "desktop-dark": dict(viewport={"width": 1280, "height": 900}, color_scheme="dark"),
+           "phone-light": dict(viewport={"width": 390, "height": 844}, color_scheme="light", has_touch=True),
+           "phone-dark": dict(viewport={"width": 390, "height": 844}, color_scheme="dark", has_touch=True)}
+
+
+@pytest.fixture(scope="session")
+def screen(chromium):
+    """``screen(name)`` is a window of that size and theme, with the network off."""
+    made = {}
+
+    def get(name):
+        if name not in made:
+            made[name] = chromium.new_context(offline=True, **SCREENS[name])
+        return made[name]
+
+    yield get
+    for context in made.values():
+        context.close()

@@ -4,6 +4,8 @@ Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. An ar
 a record is one label byte (CIFAR-100: a coarse and a fine one) and 3072 bytes of pixels, red, green, blue, row by row.
 """
 
+import gzip
+import io
 import tarfile
 import zlib
 from dataclasses import dataclass
@@ -26,15 +28,14 @@ class CIFAR:
     test: tuple[str, ...]
     names: str
     label_bytes: int
-    records: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
 
 CIFAR10 = CIFAR("cifar10", "cifar-10-batches-bin", tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
-                ("test_batch.bin",), "batches.meta.txt", 1, 10000,
+                ("test_batch.bin",), "batches.meta.txt", 1,
                 (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
-CIFAR100 = CIFAR("cifar100", "cifar-100-binary", ("train.bin",), ("test.bin",), "fine_label_names.txt", 2, 0,
+CIFAR100 = CIFAR("cifar100", "cifar-100-binary", ("train.bin",), ("test.bin",), "fine_label_names.txt", 2,
                  (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
 _SETS = {"cifar10": CIFAR10, "cifar100": CIFAR100}
 
@@ -50,7 +51,11 @@ def read_cifar(name: str, archive: Path | None = None) -> tuple[Split, Split]:
     chosen = _SETS[name]
     path = fetch(name) if archive is None else Path(archive)
     files = _members(path, chosen)
-    classes = tuple(files[chosen.names].decode("ascii").split())
+    try:
+        classes = tuple(files[chosen.names].decode("ascii").split())
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: damaged, {chosen.names} is not text; "
+                         f"delete it and run: papernets data fetch {chosen.name}") from None
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (chosen.mean, chosen.std))
     splits = []
     for batches in (chosen.train, chosen.test):
@@ -67,7 +72,9 @@ def _members(path: Path, chosen: CIFAR) -> dict[str, bytes]:
     wanted = {f"{chosen.folder}/{file}": file for file in (*chosen.train, *chosen.test, chosen.names)}
     found = {}
     try:
-        with tarfile.open(path, "r:gz") as archive:
+        with gzip.open(path) as packed:
+            raw = packed.read()  # to its end: only there does gzip compare its checksum
+        with tarfile.open(fileobj=io.BytesIO(raw)) as archive:
             members = archive.getmembers()
             for member in members:
                 inside = PurePosixPath(member.name)

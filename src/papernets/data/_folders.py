@@ -28,6 +28,9 @@ class ImageFolder(Dataset):
                       for path in sorted((self.root / name).rglob("*")) if path.suffix.lower() in _KINDS]
         if not self.files:
             raise ValueError(f"{self.root} holds no folder with {', '.join(sorted(_KINDS))} images")
+        for label, name in enumerate(self.classes):
+            if not any(label == other for _, other in self.files):
+                raise ValueError(f"{self.root / name} holds no {', '.join(sorted(_KINDS))} image; every class needs one")
 
     def __len__(self) -> int:
         return len(self.files)
@@ -37,7 +40,7 @@ class ImageFolder(Dataset):
         try:
             with Image.open(path) as opened:
                 image = opened.convert("RGB")
-        except (UnidentifiedImageError, OSError) as error:
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
             raise ValueError(f"{path}: not a readable image ({error}); fetch it again") from None
         image = self._random_part(image) if self.train else self._middle(image)
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255  # (3, size, size)

@@ -24,6 +24,8 @@ def paired_difference(ours, baseline, confidence: float = 0.95, resamples: int =
     ours, baseline = np.asarray(ours, float), np.asarray(baseline, float)
     if ours.shape != baseline.shape or ours.ndim != 1:
         raise ValueError(f"paired scores come in equal number; got {ours.shape} and {baseline.shape}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}; it must be between 0 and 1, such as 0.95")
     if len(ours) < 2:
         raise ValueError(f"an interval needs at least 2 pairs; got {len(ours)}")
     if not (np.isfinite(ours).all() and np.isfinite(baseline).all()):

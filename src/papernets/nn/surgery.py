@@ -1,7 +1,8 @@
 """Removing filters from a network, and with them every channel that depends on them.
 
 The dependencies (residual additions, concatenation, depthwise convolution, flattening before a linear layer) are followed
-by torch-pruning; which filters go is the papers' business.
+by torch-pruning; which filters go is the papers' business. Nothing is taken on trust: after every step the narrow network
+is compared with the one before it in which the same filters were silenced.
 """
 
 import copy
@@ -15,76 +16,158 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import torch_pruning as tp
 
+#: Layers that mix channels in a way that silencing does not undo; behind them only shapes can be compared.
+_MIXING = (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.Softmax, nn.LogSoftmax, nn.MultiheadAttention)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
 
 def keep_filters(model: nn.Module, kept: Mapping[str, torch.Tensor], example: torch.Tensor) -> nn.Module:
     """A copy of ``model`` in which each convolution named in ``kept`` has only the filters listed there (m indices).
 
     Convolutions whose outputs are added together lose the same filters, so their lists must agree. ``ValueError`` if they
-    do not, if a list is empty or out of range, or if the network's own outputs would lose channels.
+    do not, if a list is empty or out of range, if the network's own outputs would lose channels, or if the channels
+    cannot be followed.
     """
+    kept = {name: torch.as_tensor(indices) for name, indices in kept.items()}
     modules = dict(model.named_modules())
     for name, indices in kept.items():
-        module = modules.get(name)
-        if not isinstance(module, nn.Conv2d):
+        if not isinstance(modules.get(name), nn.Conv2d):
             raise ValueError(f"{name!r} is no convolution of this network")
-        width = module.out_channels
-        listed = torch.as_tensor(indices).tolist()
+        listed, width = indices.tolist(), modules[name].out_channels
         if not listed or min(listed) < 0 or max(listed) >= width or len(set(listed)) < len(listed):
             raise ValueError(f"{name}: the kept filters must be distinct and from 0 to {width - 1}, and at least one")
-    model = copy.deepcopy(model)
-    modes = {name: module.training for name, module in model.named_modules()}
-    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
-    model.eval()
-    for p in model.parameters():
+    watched = _Watched(copy.deepcopy(model), example)
+    for p in watched.parameters():
         p.requires_grad_(True)  # dependencies are traced through the gradient graph
-    shape = _shapes(model(example))
-    names = {module: name for name, module in model.named_modules()}
-    done: set[str] = set()
-    for name, indices in kept.items():
-        if name in done:
-            continue
-        module = model.get_submodule(name)
-        graph = tp.DependencyGraph().build_dependency(model, example_inputs=example)
-        coupled = _coupled(graph, module, names)
-        for other in coupled:
-            if other not in kept or not torch.equal(torch.as_tensor(kept[other]), torch.as_tensor(indices)):
-                have = len(kept[other]) if other in kept else model.get_submodule(other).out_channels
-                raise ValueError(f"{name} and {other} are added together and must keep the same filters; "
-                                 f"they keep {len(indices)} and {have}")
-        done.update(coupled)
-        gone = sorted(set(range(module.out_channels)) - set(torch.as_tensor(indices).tolist()))
-        if gone:
-            group = graph.get_pruning_group(module, tp.prune_conv_out_channels, gone)
-            if not graph.check_pruning_group(group):
-                raise ValueError(f"{name}: removing {len(gone)} filters would leave a layer without channels")
-            group.prune()
-    with torch.no_grad():
-        if _shapes(model(example)) != shape:
+    watched.eval()
+    with torch.enable_grad():
+        shape = _shapes(watched(example))
+        done: set[str] = set()
+        for name, indices in kept.items():
+            if name not in done:
+                done.update(_keep(watched, name, indices, kept, example))
+        if _shapes(watched(example)) != shape:
             raise ValueError("the network's own outputs would lose channels; leave its last convolution out")
+    narrow = watched.model
     for name, module in model.named_modules():
-        module.training = modes[name]
+        narrow.get_submodule(name).training = module.training
     for name, p in model.named_parameters():
-        p.requires_grad_(name not in frozen)
-    return model
+        narrow.get_parameter(name).requires_grad_(p.requires_grad).grad = None
+    return narrow
 
 
-def _coupled(graph, module: nn.Conv2d, names: Mapping[nn.Module, str]) -> list[str]:
-    """Names of the ungrouped convolutions that lose their own filters when ``module`` does, itself included."""
-    group = graph.get_pruning_group(module, tp.prune_conv_out_channels, [0])
-    found = []
+class _Watched(nn.Module):
+    """The network behind a convolution that changes nothing, so that the channels of the input are followed, too."""
+
+    def __init__(self, model: nn.Module, example: torch.Tensor):
+        super().__init__()
+        self.model = model
+        self.input = nn.Identity()
+        if isinstance(example, torch.Tensor) and example.dim() == 4 and example.is_floating_point():
+            channels = example.shape[1]
+            self.input = nn.Conv2d(channels, channels, 1, bias=False, device=example.device, dtype=example.dtype)
+            with torch.no_grad():
+                self.input.weight.copy_(torch.eye(channels)[:, :, None, None])
+
+    def forward(self, x):
+        return self.model(self.input(x))
+
+
+def _keep(watched: _Watched, name: str, indices: torch.Tensor, kept: Mapping[str, torch.Tensor], example) -> list[str]:
+    """Remove the filters of one convolution and all that goes with them; returns the convolutions that were narrowed."""
+    names = {module: name for name, module in watched.model.named_modules()}
+    module = watched.model.get_submodule(name)
+    graph = tp.DependencyGraph().build_dependency(watched, example_inputs=example)
+    gone = sorted(set(range(module.out_channels)) - set(indices.tolist()))
+    group = graph.get_pruning_group(module, tp.prune_conv_out_channels, gone or [0])
+    # a layer of one channel that is spread over all of them (a mask) has nothing to lose
+    group._group = [item for item in group._group
+                    if module.out_channels == 1 or _channels(graph, item[0]) != 1]
+    narrowed = []
     for dependency, _ in group:
         target = dependency.target.module
-        if isinstance(target, nn.Conv2d) and target in names and graph.is_out_channel_pruning_fn(dependency.handler):
-            if target.groups not in (1, target.out_channels):
-                raise ValueError(f"{names[target]} has {target.groups} groups and follows {names[module]}; "
-                                 "grouped convolutions other than depthwise are not supported: leave both out")
-            if target.groups == 1 and names[target] not in found:
-                found.append(names[target])
-    return found
+        if not isinstance(target, nn.Conv2d):
+            continue
+        own = graph.is_out_channel_pruning_fn(dependency.handler)
+        if target.groups > 1 and not target.groups == target.in_channels == target.out_channels:
+            raise ValueError(f"{names[target]} has {target.groups} groups and belongs to {name}; grouped convolutions other "
+                             "than plain depthwise are not supported: leave both out")
+        if not own or target in [watched.model.get_submodule(n) for n in narrowed]:
+            continue
+        if target is watched.input:
+            raise ValueError(f"{name} is added to the network's input and cannot lose filters; leave it out")
+        other = names[target]
+        if target.groups > 1 and other not in kept:  # a depthwise convolution follows its input
+            continue
+        if other not in kept or not torch.equal(kept[other], indices):
+            have = len(kept[other]) if other in kept else target.out_channels
+            raise ValueError(f"{name} and {other} are added together and must keep the same filters; "
+                             f"they keep {len(indices)} and {have}")
+        narrowed.append(other)
+    if not gone:
+        return narrowed
+    if not graph.check_pruning_group(group):
+        raise ValueError(f"{name}: removing {len(gone)} filters would leave a layer without channels")
+    silenced = copy.deepcopy(watched)
+    _silence(silenced, watched, graph, group)
+    try:
+        group.prune()
+        followed = all(watched.model.get_submodule(other).out_channels == len(indices) for other in narrowed)
+        followed = followed and _agree(silenced, watched, example)
+    except (RuntimeError, IndexError) as error:
+        raise ValueError(f"{name}: its channels cannot be followed through this network "
+                         f"({str(error).splitlines()[0]}); leave it out") from None
+    if not followed:
+        raise ValueError(f"{name}: its channels cannot be followed through this network; leave it out")
+    return narrowed
+
+
+def _channels(graph, dependency) -> int | None:
+    """How many channels the layer behind a dependency has on the side that would be narrowed."""
+    target = dependency.target.module
+    if graph.is_out_channel_pruning_fn(dependency.handler):
+        return getattr(target, "out_channels", None) or getattr(target, "num_features", None)
+    return None
+
+
+def _silence(silenced: nn.Module, original: nn.Module, graph, group) -> None:
+    """Set to zero in ``silenced`` whatever ``group`` would remove from ``original``."""
+    names = {module: name for name, module in original.named_modules()}
+    for dependency, indices in group:
+        target = dependency.target.module
+        if target not in names or not indices:
+            continue
+        twin = silenced.get_submodule(names[target])
+        with torch.no_grad():
+            if isinstance(twin, nn.Conv2d | nn.Linear) and not graph.is_out_channel_pruning_fn(dependency.handler):
+                twin.weight[:, indices] = 0
+            elif isinstance(twin, nn.Conv2d | nn.Linear) or isinstance(twin, _NORMS):
+                for p in (twin.weight, twin.bias):
+                    if p is not None:
+                        p[indices] = 0
+                if isinstance(twin, _NORMS) and twin.weight is None:
+                    twin.running_mean[indices] = 0
+
+
+def _agree(silenced: nn.Module, narrow: nn.Module, example) -> bool:
+    """Whether both networks give the same outputs for random inputs like ``example``, up to rounding."""
+    if any(isinstance(module, _MIXING) for module in narrow.modules()):
+        return True
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(example.shape, generator=generator).to(example)
+        one, other = (copy.deepcopy(model).double()(x.double()) for model in (silenced, narrow))
+    pairs = list(zip(_tensors(one), _tensors(other)))
+    return all(a.shape != b.shape or torch.allclose(a, b, rtol=1e-6, atol=1e-9 + 1e-6 * float(a.abs().max()))
+               for a, b in pairs)
+
+
+def _tensors(outputs) -> list[torch.Tensor]:
+    if isinstance(outputs, torch.Tensor):
+        return [outputs]
+    values = outputs.values() if isinstance(outputs, Mapping) else outputs
+    return [tensor for value in values for tensor in _tensors(value)]
 
 
 def _shapes(outputs) -> list[tuple[int, ...]]:
-    if isinstance(outputs, torch.Tensor):
-        return [tuple(outputs.shape)]
-    values = outputs.values() if isinstance(outputs, Mapping) else outputs
-    return [shape for value in values for shape in _shapes(value)]
+    return [tuple(tensor.shape) for tensor in _tensors(outputs)]

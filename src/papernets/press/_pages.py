@@ -107,6 +107,7 @@ def readme_table(found: Iterable[Status]) -> str:
     for one in found:
         card = one.card
         name = f"[{card.name}](notebooks/{card.chapter}.ipynb)" if one.state not in ("planned", "method") else card.name
+        title = card.title.removeprefix(f"{card.name}: ")
         claims = ", ".join(f"{number} {verdict}" for verdict, number in _words(one.counts))
-        lines.append(f"| {card.number:02d} | {name}: {card.title} | {FAMILIES[card.family]} | {one.state} | {claims} |")
+        lines.append(f"| {card.number:02d} | {name}: {title} | {FAMILIES[card.family]} | {one.state} | {claims} |")
     return "\n".join(lines)

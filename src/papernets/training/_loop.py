@@ -7,6 +7,7 @@ resumed gives the same numbers as one that was not.
 
 import json
 import os
+import pickle
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -92,7 +93,12 @@ def fit(model: nn.Module, train: DataLoader, test: DataLoader | None, *, epochs:
     checkpoint = None if checkpoint is None else Path(checkpoint)
     if checkpoint is not None and checkpoint.exists():
         state = {"model": model, "optimizer": optimizer}
-        rest = fabric.load(checkpoint, state)
+        try:
+            rest = fabric.load(checkpoint, state)
+        except (EOFError, OSError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
+            what = " ".join(str(error).split())[:300] or type(error).__name__
+            raise ValueError(f"{checkpoint} is damaged or of another network ({what}); "
+                             "delete it to start anew") from None
         first, history = rest["epoch"] + 1, History(**rest["history"])
         if first > epochs:
             raise ValueError(f"{checkpoint} is from epoch {first}, past the {epochs} asked for; ask for at least {first}")

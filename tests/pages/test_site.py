@@ -1,0 +1,132 @@
+"""The built site in a real browser with the network off."""
+
+import re
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+from page_checks import size_problems, visit
+
+from papernets import paths
+from papernets.cards import cards
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("site"), pytest.mark.timeout(600)]
+
+TOC = yaml.safe_load((paths.root() / "book" / "_toc.yml").read_text(encoding="utf-8"))
+
+
+def files(entries):
+    for entry in entries:
+        yield entry["file"]
+        yield from files(entry.get("sections", ()))
+
+
+PAGES = [TOC["root"], *(file for part in TOC["parts"] for file in files(part["chapters"]))]
+CHAPTERS = [page for page in PAGES if page.startswith("notebooks/")]
+SCREENS = ("desktop-light", "desktop-dark", "phone-light", "phone-dark")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page(site, screen, page):
+    path = site / f"{page}.html"
+    assert path.is_file(), f"{page} stands in the table of contents and was not built"
+    for name in SCREENS:
+        tab, problems = visit(screen(name), path)
+        theme = tab.evaluate("document.documentElement.dataset.theme")
+        tab.close()
+        assert problems == [], name
+        assert theme == name.split("-")[1]
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_chapter_page(site, screen, page):
+    path = site / f"{page}.html"
+    assert size_problems(path) == []
+    text = path.read_text(encoding="utf-8")
+    assert text.count('class="pn-figure"') >= 3
+    assert 'class="pn-card"' in text and 'class="pn-table"' in text
+    assert "injected-parameters" not in text and "profile = " not in text
+    tab, _ = visit(screen("desktop-light"), path)
+    assert tab.locator("#the-claims").count() == 1
+    tab.close()
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_a_slider_moved_by_keyboard_changes_the_figure(site, screen, page):
+    for name in ("desktop-light", "phone-dark"):
+        tab, _ = visit(screen(name), site / f"{page}.html")
+        figure = tab.locator(".pn-figure:has([data-control])").first
+        inputs = figure.locator('input[type="range"]')
+        assert inputs.count() >= 1
+        for index in range(inputs.count()):
+            slider = inputs.nth(index)
+            data = "plot => JSON.stringify([plot.data, plot.layout.xaxis])"
+            plot = figure.locator(".pn-plot")
+            before, said = plot.evaluate(data), slider.get_attribute("aria-valuetext")
+            slider.focus()
+            tab.keyboard.press("ArrowRight")
+            assert plot.evaluate(data) != before, "the figure did not change"
+            assert slider.get_attribute("aria-valuetext") != said
+            tab.keyboard.press("ArrowLeft")
+            assert plot.evaluate(data) == before, "going back does not give the first figure"
+        tab.close()
+
+
+def test_changing_the_theme_redraws_the_figures(site, screen):
+    tab, _ = visit(screen("desktop-light"), site / f"{CHAPTERS[0]}.html")
+    color = "getComputedStyle(document.querySelector('.pn-figure .xtitle')).fill"
+    light = tab.evaluate(color)
+    tab.evaluate("document.documentElement.dataset.theme = 'dark'")
+    tab.wait_for_function(f"{color} !== '{light}'", timeout=5000)
+    tab.close()
+
+
+def test_the_map_has_every_paper_and_leads_to_its_chapter(site, screen):
+    tab, _ = visit(screen("desktop-light"), site / "book" / "index.html")
+    assert tab.locator(".pn-tile").count() == len(cards())
+    assert tab.locator("a.pn-tile").count() == len(CHAPTERS)
+    assert tab.locator("a.pn-tile svg").count() == len(CHAPTERS)
+    tab.locator("a.pn-tile").first.click()
+    tab.wait_for_selector(".pn-card")
+    tab.close()
+
+
+def test_the_results_can_be_filtered_and_sorted(site, screen):
+    tab, _ = visit(screen("desktop-light"), site / "book" / "results.html")
+    total = sum(len(card.claims) for card in cards())
+    rows = tab.locator(".pn-results tbody tr")
+    assert rows.count() == total
+    tab.select_option('[data-filter="verdict"]', "")
+    assert tab.locator(".pn-results output").inner_text() == f"{total} of {total} claims"
+    tab.select_option('[data-filter="kind"]', "exact")
+    exact = sum(claim.kind == "exact" for card in cards() for claim in card.claims)
+    assert tab.locator(".pn-results tbody tr:not([hidden])").count() == exact
+    tab.fill('[data-filter="text"]', "dcff vgg")
+    left = tab.locator(".pn-results tbody tr:not([hidden])")
+    assert 0 < left.count() < exact
+    assert all("VGG" in text for text in left.all_inner_texts())
+    tab.click("thead button >> text=printed")
+    up = [float(v) for v in left.locator("td:nth-child(3)").evaluate_all("cells => cells.map(c => c.dataset.sort)")]
+    assert up == sorted(up) and len(set(up)) > 1
+    tab.close()
+
+
+def test_every_link_inside_the_site_leads_somewhere(site):
+    missing = []
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        for link in re.findall(r'(?:href|src)="([^"]+)"', text):
+            parts = urlsplit(link)
+            if parts.scheme or link.startswith(("#", "//")) or not parts.path:
+                continue
+            target = (page.parent / unquote(parts.path)).resolve()
+            if not target.exists():
+                missing.append(f"{page.relative_to(site)}: {link}")
+    assert missing == []
+
+
+def test_no_script_or_style_comes_from_another_host(site):
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert not re.findall(r'<(?:script|img|iframe)[^>]+src="(?:https?:)?//[^"]+"', text), page
+        assert not re.findall(r'<link[^>]+rel="(?:stylesheet|preload|icon)"[^>]+href="(?:https?:)?//', text), page

@@ -1,0 +1,108 @@
+"""The state of a paper follows from its files."""
+
+import json
+
+import pytest
+
+from papernets.cards import cards
+from papernets.press import read_results, status
+from papernets.press._pages import family_html, map_html, readme_table, results_html
+from papernets.press._results import Status
+from papernets.press._thumbnail import thumbnail
+from papernets.provenance import own_hash
+
+TOY = """number = 1
+slug = "toy"
+name = "Toy <b>"
+title = "A toy & more"
+authors = ["One", "Two", "Three", "Four"]
+year = 2021
+venue = "ICCV 2021"
+family = "pruning"
+summary = "A card for the tests of the pages."
+[[claims]]
+id = "sum"
+quantity = "sum of <two> numbers"
+paper = 3
+unit = "one"
+stated = "derived"
+kind = "exact"
+accept = { absolute = 0 }
+how = "addition"
+"""
+RESULTS = {"schema": 1, "chapter": "01-toy", "profile": "evidence", "made_by": {"hash": "?"},
+           "claims": [{"id": "sum", "kind": "exact", "unit": "one", "paper": 3, "ours": 3, "verdict": "reproduced"}]}
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    monkeypatch.setenv("PAPERNETS_ROOT", str(tmp_path))
+    papers = tmp_path / "src" / "papernets" / "papers"
+    papers.mkdir(parents=True)
+    (tmp_path / "notebooks").mkdir()
+    (papers / "toy.toml").write_text(TOY)
+    return tmp_path
+
+
+def test_states(world):
+    def state():
+        return status(cards()[0]).state
+
+    assert state() == "planned"
+    (world / "src/papernets/papers/toy.py").write_text("x = 1\n")
+    assert state() == "method"
+    (world / "notebooks/01-toy.ipynb").write_text('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}')
+    assert state() == "chapter"
+    file = world / "book/results/01-toy.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(RESULTS))
+    assert state() == "stale"  # made from something else
+    RESULTS["made_by"]["hash"] = own_hash(cards()[0])
+    file.write_text(json.dumps(RESULTS))
+    assert state() == "validated"
+    assert status(cards()[0]).counts == {"reproduced": 1, "differs": 0, "shown": 0, "not_shown": 0, "open": 0}
+    file.write_text(json.dumps({**RESULTS, "profile": "book"}))
+    assert state() == "stale"  # a page's run is no evidence
+    (world / "src/papernets/papers/toy.py").write_text("x = 2\n")
+    file.write_text(json.dumps(RESULTS))
+    assert state() == "stale"  # the method changed
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 2}', '{"schema": 1, "claims": []}'])
+def test_a_damaged_results_file_is_named(world, text):
+    path = world / "01-toy.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"01-toy\.json: not a results file"):
+        read_results(path)
+
+
+@pytest.fixture
+def found(world):
+    return [Status(cards()[0], "validated", tuple(RESULTS["claims"]), {})]
+
+
+def test_pages_escape_what_they_show_and_link_only_to_what_is_built(found):
+    for built, links in ((frozenset({"01-toy"}), True), (frozenset(), False)):
+        for page in (map_html(found, built, {}), family_html(found, built, "pruning"), results_html(found, built)):
+            assert "Toy &lt;b&gt;" in page and "Toy <b>" not in page
+            assert ("notebooks/01-toy.html" in page) is links
+    assert "sum of &lt;two&gt; numbers" in results_html(found, frozenset())
+    assert "ICCV 2021 2021" not in family_html(found, frozenset(), "pruning")
+    assert family_html(found, frozenset(), "motion") == ""
+
+
+def test_the_table_of_the_readme(found):
+    lines = readme_table(found).splitlines()
+    assert len(lines) == 3
+    assert lines[2] == ("| 01 | [Toy <b>](notebooks/01-toy.ipynb): A toy & more | Pruning and sparsity | validated "
+                        "| 1 reproduced |")
+
+
+def test_a_thumbnail_is_drawn_from_the_first_panel():
+    picture = thumbnail({"data": [
+        {"type": "scatter", "mode": "markers", "x": [0, 10, None], "y": [0, 5, 1], "marker": {"color": "#D55E00", "size": [20, 5, 5]}},
+        {"type": "scatter", "mode": "lines", "x": [0, 10, None, 3], "y": [5, 0, None, 3], "line": {"color": "#0072B2"}},
+        {"type": "heatmap", "xaxis": "x2", "z": [[1]]}]})
+    assert picture.count("<circle") == 2 and picture.count("<polyline") == 1
+    assert 'cx="6.0" cy="84.0" r="4.0"' in picture and 'cx="154.0" cy="6.0"' in picture
+    assert thumbnail({"data": [{"type": "heatmap", "z": [[1]]}]}) == ""

@@ -1,0 +1,114 @@
+"""The command line: every wrong input ends with one clear line and status 2, without a traceback."""
+
+import json
+import re
+import runpy
+import sys
+
+import pytest
+
+from papernets import cli, paths
+from papernets.cards import cards
+
+
+def run(capfd, *words):
+    """Status, output and error of ``papernets words…``."""
+    sys.argv = ["papernets", *words]
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    captured = capfd.readouterr()
+    return caught.value.code or 0, captured.out, captured.err
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    (("validate", "--chapter", "99"), "no chapter '99'; the nearest is"),
+    (("validate", "--chapter", "dcf"), "the nearest is 'dcff'"),
+    (("validate", "--chapter", "03"), "chapter 03-we is planned and has no notebook yet"),
+    (("validate", "--profile", "fast"), "choose from quick, book, evidence"),
+    (("validate", "--family", "pruned"), "no family 'pruned'; choose from pruning"),
+    (("validate", "--seed", "-1"), "greater than or equal to 0"),
+    (("validate", "--jobs", "0"), "greater than or equal to 1"),
+    (("site", "dcfg"), "the nearest is 'dcff'"),
+    (("train", "dcff"), "give a recipe with --config: vgg16-cifar10"),
+    (("train", "dcff", "--config", "vgg17"), "dcff has no recipe 'vgg17': vgg16-cifar10"),
+    (("train", "lapp", "--config", "x"), "lapp is planned and has no recipe yet"),
+    (("train", "dcff", "--config", "vgg16-cifar10", "--data", "/no/such/file.tar.gz"), "/no/such/file.tar.gz: no such file"),
+    (("train", "dcff", "--config", "resnet50-b-imagenet"), "imagenet cannot be fetched; give its folder with --data"),
+    (("train", "dcff", "--config", "resnet50-b-imagenet", "--data", "/no/such"), "/no/such/train is not a folder"),
+    (("train", "dcff", "--config", "vgg16-cifar10", "--accelerator", "abacus"), "cannot train on accelerator abacus"),
+    (("train", "dcff", "--config", "vgg16-cifar10", "--devices", "two"), "devices"),
+    (("data", "fetch", "cifar11"), "no data set 'cifar11' to fetch; choose one of cifar10, cifar100"),
+    (("notebook", "03"), "planned and has no notebook yet"),
+    (("frobnicate",), "No such command 'frobnicate'"),
+    (("list", "--jason"), "No such option: --jason"),
+], ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
+def test_wrong_input_is_one_line_and_status_2(capfd, tmp_path, monkeypatch, words, says):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(capfd, *words)
+    assert status == 2
+    assert says in err
+    assert len(err.strip().splitlines()) == 1 and "Traceback" not in out + err
+    assert list(tmp_path.iterdir()) == []  # nothing was begun
+
+
+def test_list_as_json(capfd):
+    status, out, _ = run(capfd, "list", "--json")
+    rows = json.loads(out)
+    assert status == 0 and [row["number"] for row in rows] == list(range(1, 42))
+    for row, card in zip(rows, cards()):
+        assert set(row) == {"number", "slug", "title", "family", "state", "claims"}
+        assert set(row["claims"]) == {"reproduced", "differs", "shown", "not_shown", "open"}
+        assert sum(row["claims"].values()) == len(card.claims)
+        assert row["state"] in ("planned", "method", "chapter", "validated", "stale")
+    assert sum(row["state"] == "planned" for row in rows) == 41 - len(list((paths.root() / "notebooks").glob("*.ipynb")))
+
+
+def test_list_for_people(capfd):
+    status, out, _ = run(capfd, "list")
+    lines = out.strip().splitlines()
+    assert status == 0 and len(lines) == 42 and re.match(r"02\s+DCFF\s+pruning", lines[2])
+
+
+def test_doctor(capfd):
+    status, out, _ = run(capfd, "doctor", "--json")
+    rows = json.loads(out)
+    assert status == 0 and all(row["ok"] or row["get"] for row in rows)
+    assert any(row["check"].startswith("Python") and row["ok"] for row in rows)
+
+
+def test_data_list(capfd):
+    status, out, _ = run(capfd, "data", "list", "--json")
+    assert status == 0 and [row["name"] for row in json.loads(out)] == ["cifar10", "cifar100"]
+
+
+def test_the_table_in_the_readme_is_current(capfd):
+    status, _, err = run(capfd, "readme", "--check")
+    assert status == 0, err
+
+
+def test_an_outdated_table_is_seen(capfd, tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "README.md").write_text("# Mine\n<!-- papers:begin -->\nold\n<!-- papers:end -->\nEnd\n")
+    monkeypatch.setattr(paths, "root", lambda: tmp_path)
+    assert run(capfd, "readme", "--check")[0] == 1
+    assert "old" in (tmp_path / "README.md").read_text()
+    assert run(capfd, "readme")[0] == 0
+    text = (tmp_path / "README.md").read_text()
+    assert text.startswith("# Mine\n") and text.endswith("\nEnd\n") and text.count("\n| ") == 1 + 41
+    assert run(capfd, "readme", "--check")[0] == 0
+
+
+def test_the_example_in_the_readme_runs(tmp_path):
+    text = (paths.root() / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.S)
+    assert len(blocks) == 1
+    file = tmp_path / "example.py"
+    file.write_text(blocks[0])
+    runpy.run_path(str(file))
+
+
+def test_the_program_is_the_module(capfd):
+    sys.argv = ["papernets", "--help"]
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module("papernets", run_name="__main__")
+    assert not caught.value.code and "validate" in capfd.readouterr().out
