@@ -26,7 +26,8 @@ _LOOK = """() => {
   const wide = document.documentElement.scrollWidth - window.innerWidth;
   if (wide > 1) found.push(`the page is ${wide} px wider than the screen`);
   const shine = (color) => {
-    const [r, g, b] = color.match(/[\\d.]+/g).slice(0, 3).map((c) => { c /= 255; return c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4; });
+    const linear = (c) => (c / 255 <= 0.03928 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4);
+    const [r, g, b] = color.match(/[\\d.]+/g).slice(0, 3).map(linear);
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
   const ground = (node) => {
@@ -46,7 +47,10 @@ _LOOK = """() => {
     const style = getComputedStyle(node);
     const color = node.namespaceURI.endsWith("svg") ? style.fill : style.color;
     const ratio = contrast(color, node);
-    if (ratio < 4.45) { found.push(`contrast ${ratio.toFixed(1)} of ${color}: ${node.textContent.trim().slice(0, 30)}`); break; }
+    if (ratio < 4.45) {
+      found.push(`contrast ${ratio.toFixed(1)} of ${color}: ${node.textContent.trim().slice(0, 30)}`);
+      break;
+    }
   }
   return found;
 }"""

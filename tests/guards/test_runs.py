@@ -32,7 +32,7 @@ def nothing_left(root):
 
 def test_a_notebook_that_raises(toy):
     root = toy(extra='raise KeyError("lost")')
-    with pytest.raises(RunError, match="01-toy: cell .* raised KeyError"):
+    with pytest.raises(RunError, match=r"01-toy: cell .* raised KeyError"):
         run_chapter("toy", "quick")
     assert nothing_left(root)
 

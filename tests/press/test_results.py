@@ -100,7 +100,8 @@ def test_the_table_of_the_readme(found):
 
 def test_a_thumbnail_is_drawn_from_the_first_panel():
     picture = thumbnail({"data": [
-        {"type": "scatter", "mode": "markers", "x": [0, 10, None], "y": [0, 5, 1], "marker": {"color": "#D55E00", "size": [20, 5, 5]}},
+        {"type": "scatter", "mode": "markers", "x": [0, 10, None], "y": [0, 5, 1],
+         "marker": {"color": "#D55E00", "size": [20, 5, 5]}},
         {"type": "scatter", "mode": "lines", "x": [0, 10, None, 3], "y": [5, 0, None, 3], "line": {"color": "#0072B2"}},
         {"type": "heatmap", "xaxis": "x2", "z": [[1]]}]})
     assert picture.count("<circle") == 2 and picture.count("<polyline") == 1

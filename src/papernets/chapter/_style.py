@@ -21,7 +21,8 @@ def figure_template() -> go.layout.Template:
     return go.layout.Template(layout=dict(
         font=dict(family="system-ui, sans-serif", size=13, color=text), paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)", colorway=[OURS, BASELINE, *ACCENTS], xaxis=axis, yaxis=axis,
-        title=dict(x=0, xref="paper", xanchor="left", font=dict(size=15), automargin=True, yref="container"),
+        title=dict(x=0, xref="paper", xanchor="left", font=dict(size=15), automargin=True, yref="container",
+                   pad=dict(t=12)),
         margin=dict(l=56, r=16, t=56, b=48),
         legend=dict(orientation="h", y=-0.22, x=0, xanchor="left"), hoverlabel=dict(font=dict(size=12)),
         modebar=dict(bgcolor="rgba(0,0,0,0)")))

@@ -28,8 +28,9 @@ class ImageFolder(Dataset):
                       for path in sorted((self.root / name).rglob("*")) if path.suffix.lower() in _KINDS]
         if not self.files:
             raise ValueError(f"{self.root} holds no folder with {', '.join(sorted(_KINDS))} images")
+        present = {label for _, label in self.files}
         for label, name in enumerate(self.classes):
-            if not any(label == other for _, other in self.files):
+            if label not in present:
                 raise ValueError(f"{self.root / name} holds no {', '.join(sorted(_KINDS))} image; every class needs one")
 
     def __len__(self) -> int:
