@@ -13,8 +13,9 @@ by t = 1/T).
 Differs: the importance is computed from log-probabilities, which stay finite at every T. The authors' code divides
     float32 probabilities; at T of some hundred they underflow to 0 and 0·log 0 is NaN, so the importance of epoch 0 is
     kept for ever. ``DCFF(stable=False)`` does as the code does.
-Differs: the kept filters S are put in ascending order, ties go to the lower index. The code takes them in whatever order
-    ``topk`` returns; an order that changes between epochs would shuffle the channels under the batch norm.
+Differs: a filter that stays in S keeps its place in the narrow layer, and one that comes in takes the place of one that
+    left; ties go to the lower index. The code takes S in whatever order ``topk`` returns. If the order changes between
+    epochs, the channels are shuffled under the batch norm and under the next layer, and training starts over.
 Differs: distances are computed in float64 by explicit differences, so equal filters have distance exactly 0.
 """
 
@@ -81,6 +82,14 @@ def select(I: torch.Tensor, m: int) -> torch.Tensor:
     if not 1 <= m <= len(I):
         raise ValueError(f"cannot keep {m} of {len(I)} filters; choose from 1 to {len(I)}")
     return torch.sort(torch.sort(I, descending=True, stable=True).indices[:m]).values
+
+
+def places(before: torch.Tensor, S: torch.Tensor) -> torch.Tensor:
+    """The filters of ``S`` (m,) in an order in which those that were in ``before`` (m,) keep their places."""
+    stays = torch.isin(before, S)
+    ordered = before.clone()
+    ordered[~stays] = S[~torch.isin(S, before)]
+    return ordered
 
 
 def fuse(weight: torch.Tensor, phi: torch.Tensor) -> torch.Tensor:
@@ -182,7 +191,7 @@ class FusedConv2d(nn.Module):
         self.bias = nn.Parameter(torch.empty(full, **like)) if narrow.bias is not None else None
         self.register_buffer("phi", torch.zeros(m, full, **like))
         self.register_buffer("score", torch.zeros(full, device=like["device"], dtype=torch.float64))
-        self.register_buffer("kept", torch.zeros(m, device=like["device"], dtype=torch.int64))
+        self.register_buffer("kept", torch.full((m,), -1, device=like["device"]))
         order = torch.randperm(full, device=like["device"]) if config.random else None
         self.register_buffer("random_order", order)  # of the baseline that keeps filters by chance
         self.reset_parameters()
@@ -193,7 +202,12 @@ class FusedConv2d(nn.Module):
         if self.bias is not None:
             bound = 1 / math.sqrt(self.weight[0].numel())
             nn.init.uniform_(self.bias, -bound, bound)
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget which filters were kept, and choose and blend anew at T_s. For weights that were just set."""
         if self.weight.device.type != "meta":
+            self.kept.fill_(-1)
             self.refresh(self.config.T_s)
 
     @torch.no_grad()
@@ -209,8 +223,8 @@ class FusedConv2d(nn.Module):
         finite = bool(torch.isfinite(score).all())
         if finite:
             self.score.copy_(score)
-        kept = select(self.score, m) if self.random_order is None else torch.sort(self.random_order[:m]).values
-        self.kept.copy_(kept)
+        S = select(self.score, m) if self.random_order is None else torch.sort(self.random_order[:m]).values
+        self.kept.copy_(places(self.kept, S))
         self.phi.copy_(proxy(D, T)[self.kept])  # (m, C)
         return finite
 
@@ -351,7 +365,7 @@ class Network:
             for module in model.modules():
                 if isinstance(module, FusedConv2d):
                     nn.init.kaiming_normal_(module.weight, mode=self.init, nonlinearity="relu")
-                    module.refresh(self.config.T_s)
+                    module.restart()
         return model
 
 
@@ -523,4 +537,4 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 
 __all__ = ["ARMS", "DCFF", "NETWORKS", "RECIPES", "FusedConv2d", "Network", "Trial", "accuracy", "compact", "compare", "counts",
            "distances", "fuse", "fuse_", "fuse_narrow_", "importance", "importance_of_code", "keep_largest",
-           "kept_width", "log_proxy", "network", "proxy", "refresh_", "select", "temperature", "trial"]
+           "kept_width", "log_proxy", "network", "places", "proxy", "refresh_", "select", "temperature", "trial"]
