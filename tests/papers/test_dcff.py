@@ -36,6 +36,7 @@ from papernets.papers.dcff import (
     kept_width,
     log_proxy,
     network,
+    places,
     proxy,
     refresh_,
     select,
@@ -326,6 +327,37 @@ def test_infinite_growth_is_refused():
     """Its schedule would be NaN at the first epoch."""
     with pytest.raises(ValueError, match="growth"):
         DCFF(growth=math.inf)
+
+
+# --- places ----------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 13), st.randoms(use_true_random=False))
+def test_a_filter_that_stays_keeps_its_place(m, random):
+    before, S = random.sample(range(17), m), sorted(random.sample(range(17), m))
+    after = places(torch.tensor(before), torch.tensor(S)).tolist()
+    assert sorted(after) == S
+    assert all(new == old for new, old in zip(after, before) if old in S)
+    newcomers = [new for new in after if new not in before]
+    assert newcomers == sorted(newcomers)
+
+
+def test_an_exchange_moves_no_other_channel():
+    """One filter leaves and one comes: all other outputs of the layer stay the same channels (in ascending order they
+    would all shift)."""
+    layer = FusedConv2d(nn.Conv2d(3, 4, 1), 7, ONE_HOT)
+    with torch.no_grad():
+        layer.weight.copy_(torch.eye(7, 3).reshape(7, 3, 1, 1) * torch.tensor([9.0, 8, 7, 1, 1, 1, 1]).reshape(7, 1, 1, 1))
+        layer.weight[3, 1] = 5.0
+    layer.restart()
+    assert layer.kept.tolist() == [0, 1, 2, 3]
+    before = layer.fused()[0].clone()
+    with torch.no_grad():
+        layer.weight[0] = 0.0  # the first filter joins the crowd at 0, and filter 6 leaves it
+        layer.weight[6, 2] = -9.0
+    layer.refresh(1e7)
+    assert layer.kept.tolist() == [6, 1, 2, 3]
+    assert torch.equal(layer.fused()[0][1:], before[1:])
 
 
 # --- the floor -------------------------------------------------------------------------------------------------------
