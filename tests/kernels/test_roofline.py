@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from papernets_kernels import roofline
 from papernets_kernels.roofline import Roofline
 

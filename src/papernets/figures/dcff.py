@@ -8,8 +8,7 @@ import torch
 from papernets_kernels import roofline
 from plotly.subplots import make_subplots
 
-from papernets.chapter import BASELINE, OURS, plots
-from papernets.chapter._style import SCALE
+from papernets.chapter import BASELINE, OURS, SCALE, plots
 from papernets.measure import count, macs, median_seconds, parameters, stored_bits
 from papernets.papers import dcff
 

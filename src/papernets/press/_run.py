@@ -112,7 +112,7 @@ def _check_parameters(source: Path, parameters: dict) -> None:
 
 def _execute(paper: Card, source: Path, part: Path, parameters: dict, profile: str, progress: bool) -> None:
     output, raw = part / "notebook.ipynb", part / "raw.json"
-    start = time.monotonic()
+    start, made_from = time.monotonic(), own_hash(paper)  # before: a file may be edited while a long run goes on
     environment = {"PAPERNETS_RESULT": str(raw), "PAPERNETS_ROOT": str(paths.root()),
                    "PAPERNETS_BOOK": "1" if profile == "book" else None,
                    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")}
@@ -138,7 +138,7 @@ def _execute(paper: Card, source: Path, part: Path, parameters: dict, profile: s
     _check_results(paper, found)
     raw.unlink()
     _write_notebook(output, notebook)
-    found["made_by"] = {"hash": own_hash(paper), "versions": versions(), "machine": found.pop("machine"),
+    found["made_by"] = {"hash": made_from, "versions": versions(), "machine": found.pop("machine"),
                         "seconds": round(time.monotonic() - start, 1)}
     write_json(part / "results.json", found)
 
