@@ -35,7 +35,7 @@ def bars(groups: Sequence[str], series: Mapping[str, Sequence[float]], title: st
     return figure
 
 
-def intervals(rows: Sequence[tuple[str, float, float, float]], title: str, x: str) -> go.Figure:
+def intervals(rows: Sequence[tuple[str, float, float, float]], title: str, x: str, y: str) -> go.Figure:
     """One line a row: (name, mean, low, high), against a vertical line at 0."""
     rows = list(rows)[::-1]
     figure = go.Figure(go.Scatter(
@@ -44,5 +44,5 @@ def intervals(rows: Sequence[tuple[str, float, float, float]], title: str, x: st
         error_x=dict(type="data", symmetric=False, array=[high - mean for _, mean, _, high in rows],
                      arrayminus=[mean - low for _, mean, low, _ in rows], color=OURS, thickness=2, width=6)))
     figure.add_vline(x=0, line=dict(color=BASELINE, dash="dash"))
-    figure.update_layout(title=title, xaxis=dict(title=x), yaxis=dict(automargin=True, range=[-0.6, len(rows) - 0.4]))
+    figure.update_layout(title=title, xaxis=dict(title=x), yaxis=dict(title=y, automargin=True, range=[-0.6, len(rows) - 0.4]))
     return figure

@@ -126,10 +126,10 @@ def learning(runs: Sequence[dict]) -> go.Figure:
 def evidence(claims: Sequence[dict]) -> go.Figure:
     """The paired differences of the evidence run."""
     compared = [row for row in claims if row["kind"] == "miniature"]
-    rows = [(f"against {ARM_NAMES[row['id'].split('.')[1]]}", row["ours"], *row["interval"]) for row in compared]
+    rows = [(ARM_NAMES[row['id'].split('.')[1]], row["ours"], *row["interval"]) for row in compared]
     seeds = compared[0]["seeds"]
     return plots.intervals(rows, f"Fused training against each baseline, {seeds} paired seeds",
-                           "difference in test accuracy (points, 95 % interval)")
+                           "difference in test accuracy (points, 95 % interval)", "baseline")
 
 
 def selection_changes(trials: dict[str, dcff.Trial], filters: int) -> go.Figure:
