@@ -15,7 +15,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
                   help="Paper Nets: 41 papers on efficient deep learning, each a chapter one can run.")
 data_app = typer.Typer(no_args_is_help=True, help="Real data sets.")
 app.add_typer(data_app, name="data")
-out, err = Console(soft_wrap=False), Console(stderr=True)
+out, err = Console(width=None if sys.stdout.isatty() else 160), Console(stderr=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

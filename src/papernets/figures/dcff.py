@@ -84,8 +84,8 @@ def explore_fusion(log_T: float = 0.0, m: int = 6, code: bool = False, shift: fl
     figure.update_layout(title=title)
     figure.update_xaxes(title="weight 1", range=[-1.5, 2.1], row=1, col=1)
     figure.update_yaxes(title="weight 2", range=[-1.5, 1.4], row=1, col=1)
-    figure.update_xaxes(title="other filter k", type="category", row=1, col=2)
-    figure.update_yaxes(title="filter j", type="category", autorange="reversed", row=1, col=2)
+    figure.update_xaxes(title="other filter k", type="category", showgrid=False, row=1, col=2)
+    figure.update_yaxes(title="filter j", type="category", showgrid=False, autorange="reversed", row=1, col=2)
     return figure
 
 
