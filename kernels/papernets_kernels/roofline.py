@@ -11,7 +11,7 @@ import numba
 import numpy as np
 
 
-@numba.njit(nogil=True, fastmath=True, parallel=False)
+@numba.njit(nogil=True, fastmath=True, cache=True)
 def _triad(a, b, c):
     for i in range(a.size):
         a[i] = b[i] + 3.0 * c[i]

@@ -10,6 +10,7 @@ from plotly.subplots import make_subplots
 
 from papernets.chapter import BASELINE, OURS, SCALE, plots
 from papernets.measure import count, macs, median_seconds, parameters, stored_bits
+from papernets.nn import VGG16_WIDTHS
 from papernets.papers import dcff
 
 ARM_NAMES = {"fused": "fused (DCFF)", "narrow": "narrow, trained directly", "l1": "wide, cut by L1, fine-tuned",
@@ -100,8 +101,8 @@ def _what(phi: torch.Tensor, W: torch.Tensor, blends: torch.Tensor) -> str:
 def underflow(temperatures: Sequence[float] = (1, 10, 30, 60, 100, 150, 200, 300, 1000)) -> go.Figure:
     """In how many of the first four layers of a new VGG-16 the importance is finite, by the code and in log space."""
     torch.manual_seed(0)
-    model = dcff.network("vgg16").build()
-    layers = [module for module in model.modules() if isinstance(module, dcff.FusedConv2d)][:4]
+    convs = [module for module in dcff.network("vgg16").narrow().modules() if isinstance(module, torch.nn.Conv2d)]
+    layers = [dcff.FusedConv2d(conv, C) for conv, C in zip(convs[:4], VGG16_WIDTHS)]
     code, stable = [], []
     for T in temperatures:
         code.append(sum(bool(torch.isfinite(dcff.importance_of_code(
