@@ -1,6 +1,7 @@
 """Claims and cards as text and as HTML."""
 
 import html
+from collections.abc import Sequence
 
 from papernets.cards import FAMILIES, Card, Claim
 
@@ -29,9 +30,13 @@ def _quantity(row: dict, card: Card | None) -> str:
     return card.claim(row["id"]).quantity if card else row["id"]
 
 
-def table(rows, card: Card | None = None) -> str:
-    """The claims as a table that a phone can show; those that stay open for want of data can be unfolded below it."""
-    rows = list(rows)
+def table(rows, card: Card | None = None, evidence: Sequence[dict] = ()) -> str:
+    """The claims as a table that a phone can show; those that stay open for want of data can be unfolded below it.
+
+    A miniature that this run did not judge shows the numbers and the verdict of ``evidence``, and its own below them.
+    """
+    judged = {row["id"]: row for row in evidence if row["kind"] == "miniature"}
+    rows = [{**judged[row["id"]], "live": row} if row["verdict"] == "open" and row["id"] in judged else row for row in rows]
     full = [row for row in rows if row["kind"] == "full"] if len(rows) > 1 else []
     found = _rows([row for row in rows if row not in full], card)
     if full:
@@ -49,6 +54,9 @@ def _rows(rows: list[dict], card: Card | None) -> str:
         ours = f"{ours} {unit}" if ours else ""
         if "interval" in row:
             ours += f"<br><small>{row['interval'][0]:+.2f} to {row['interval'][1]:+.2f}, {row['seeds']} seeds</small>"
+        if "live" in row:
+            live = row["live"]
+            ours += f"<br><small>(this run: {live['ours']:+.2f}, {live['seeds']} seed{'s' * (live['seeds'] > 1)})</small>"
         below = row.get("why") or (row.get("baseline") and f"against: {row['baseline']}") or ""
         small = f"<br><small>{html.escape(below)}</small>" if below else ""
         if row.get("recipe"):

@@ -347,3 +347,20 @@ def test_map_keeps_the_order(profile, chapter):
 def test_map_of_an_evidence_run_on_one_job(chapter, monkeypatch):
     monkeypatch.setenv("PAPERNETS_JOBS", "1")
     assert chapter(exact(), profile="evidence").map(lambda value, plus: value + plus, [3, 5, 2], plus=7) == [10, 12, 9]
+
+
+def test_the_table_shows_the_verdict_of_the_evidence_and_the_run_beside_it():
+    from papernets.cards import card
+    paper = card("dcff")
+    evidence = [{"id": "fusion.l1", "kind": "miniature", "unit": "points", "paper": "better", "baseline": "wide",
+                 "rule": "interval above 0", "seeds": 16, "ours": -0.5, "interval": [-1.25, 0.25], "verdict": "not shown"}]
+    shown = Claims(paper, "book", evidence)
+    shown.record("fusion.l1", ours=[3.0], baseline=[1.0])
+    row = next(part for part in shown._repr_html_().split("<tr") if "claim-fusion-l1" in part)
+    assert "-0.50 points" in row and "-1.25 to +0.25, 16 seeds" in row and "not shown" in row
+    assert "(this run: +2.00, 1 seed)" in row
+    assert shown.rows()[[r["id"] for r in shown.rows()].index("fusion.l1")]["verdict"] == "open"  # what is written
+    alone = Claims(paper, "book")
+    alone.record("fusion.l1", ours=[3.0], baseline=[1.0])
+    row = next(part for part in alone._repr_html_().split("<tr") if "claim-fusion-l1" in part)
+    assert "+2.00 points" in row and ">open<" in row and "this run" not in row

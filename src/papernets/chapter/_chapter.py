@@ -15,6 +15,7 @@ from papernets.chapter._claims import ClaimError, Claims
 from papernets.chapter._explorer import Control, Explorer
 from papernets.chapter._figure import Figure
 from papernets.present import header_html
+from papernets.provenance import own_hash
 
 Profile = Literal["quick", "book", "evidence"]
 PROFILES = ("quick", "book", "evidence")
@@ -32,7 +33,7 @@ class Chapter:
         if not isinstance(seed, int) or seed < 0:
             raise ValueError(f"seed is {seed!r}; it must be a whole number from 0")
         self.card, self.profile, self.seed = card(name), profile, seed
-        self.claims = Claims(self.card, profile)
+        self.claims = Claims(self.card, profile, self.evidence())
         self._figures = 0
 
     def pick(self, *, quick, book, evidence):
@@ -70,9 +71,11 @@ class Chapter:
         return Markdown(text)
 
     def evidence(self) -> list[dict]:
-        """The committed claims of the last evidence run; empty if there is none."""
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            return json.loads((paths.results() / f"{self.card.chapter}.json").read_text(encoding="utf-8"))["claims"]
+        """The committed claims of the last evidence run; empty if there is none, or if it is of another method."""
+        with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
+            found = json.loads((paths.results() / f"{self.card.chapter}.json").read_text(encoding="utf-8"))
+            if found["profile"] == "evidence" and found["made_by"]["hash"] == own_hash(self.card):
+                return found["claims"]
         return []
 
     def close(self) -> Claims:

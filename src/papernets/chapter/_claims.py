@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from papernets.cards import Card, ExactClaim, FullClaim, MiniatureClaim
@@ -32,8 +33,8 @@ class Row(dict):
 class Claims:
     """Collects what a run measured. ``Chapter.close`` writes it."""
 
-    def __init__(self, card: Card, profile: str):
-        self.card, self.profile = card, profile
+    def __init__(self, card: Card, profile: str, evidence: Sequence[dict] = ()):
+        self.card, self.profile, self.evidence = card, profile, evidence
         self._rows: dict[str, Row] = {}
 
     def record(self, id: str, value=None, *, ours=None, baseline=None) -> Row:
@@ -118,7 +119,7 @@ class Claims:
         return "\n".join(line(row) for row in self.rows() if kind in (None, row["kind"]))
 
     def _repr_html_(self):
-        return table(self.rows(), self.card)
+        return table(self.rows(), self.card, self.evidence)
 
     def __repr__(self):
         return self.text()
