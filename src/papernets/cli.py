@@ -1,6 +1,7 @@
 """The command line: ``papernets --help``."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -169,6 +170,8 @@ def lab(port: Annotated[int, typer.Option(min=0, help="0 takes any free one.")] 
     if not _has("jupyterlab"):
         raise ValueError("JupyterLab is not installed; run: make lab")
     command = [sys.executable, "-m", "jupyterlab", f"--port={port}", f"--notebook-dir={paths.root() / 'notebooks'}"]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:  # as in a container; Jupyter refuses root without being told
+        command.append("--allow-root")
     raise typer.Exit(subprocess.run(command + ([] if browser else ["--no-browser"])).returncode)
 
 
