@@ -62,7 +62,7 @@ def _rows(rows: list[dict], card: Card | None) -> str:
         if row.get("recipe"):
             small = f"<br><small><code>{html.escape(row['recipe'])}</code>, {html.escape(row['cost'])}</small>"
         paper = html.escape(number_text(row["paper"])) + ("" if isinstance(row["paper"], str) else f" {unit}")
-        cells = "".join(f'<td data-label="{label}">{text}</td>' for label, text in
+        cells = "".join(f'<td data-label="{label}"><span>{text}</span></td>' for label, text in
                         (("paper", paper), ("ours", ours), ("verdict", badge(row["verdict"]))))
         body.append(f"<tr id=\"claim-{row['id'].replace('.', '-')}\"><td>{html.escape(_quantity(row, card))}{small}</td>"
                     f"{cells}</tr>")

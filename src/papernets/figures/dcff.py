@@ -129,8 +129,8 @@ def evidence(claims: Sequence[dict]) -> go.Figure:
     compared = [row for row in claims if row["kind"] == "miniature"]
     rows = [(ARM_NAMES[row['id'].split('.')[1]], row["ours"], *row["interval"]) for row in compared]
     seeds = compared[0]["seeds"]
-    return plots.intervals(rows, f"Fused training against each baseline, {seeds} paired seeds",
-                           "difference in test accuracy (points, 95 % interval)", "baseline")
+    return plots.intervals(rows, f"Test accuracy of fused training minus each baseline, {seeds} paired seeds",
+                           "points of accuracy (95 % interval)", "baseline")
 
 
 def selection_changes(trials: dict[str, dcff.Trial], filters: int) -> go.Figure:
