@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from papernets.press import RunError, run_chapter
+from papernets.press import Run, RunError, run_chapter, run_chapters
 
 pytestmark = pytest.mark.xdist_group("kernels")
 
@@ -121,3 +121,20 @@ def test_runs_killed_at_random_moments_leave_nothing_half_written(toy):
     again = run_chapter("toy", "quick", fresh=True)
     assert json.loads(again.results.read_text())["claims"] == whole
     assert not list((root / "_build").rglob("part-*"))
+
+
+def test_several_chapters_run_in_processes_of_their_own_and_one_failure_stops_no_other(toy):
+    root = toy()
+    papers, notebooks = root / "src" / "papernets" / "papers", root / "notebooks"
+    text = (papers / "toy.toml").read_text()
+    (papers / "other.toml").write_text(text.replace("number = 1", "number = 2").replace('"toy"', '"other"'))
+    (papers / "other.py").write_text("")
+    notebook = (notebooks / "01-toy.ipynb").read_text()
+    (notebooks / "02-other.ipynb").write_text(notebook.replace('Chapter(\\"toy\\"', 'Chapter(\\"other\\"').replace(
+        'toylib.VALUE', '7'))
+    heard = []
+    results = run_chapters(["01-toy", "02-other"], "quick", jobs=2, report=heard.append)
+    assert len(results) == len(heard) == 2
+    failed = [result for result in results if isinstance(result, RunError)]
+    assert len(failed) == 1 and "02-other: cell" in str(failed[0]) and "sum is 7" in str(failed[0])
+    assert [result.chapter for result in results if isinstance(result, Run)] == ["01-toy"]

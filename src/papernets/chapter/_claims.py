@@ -13,7 +13,6 @@ from papernets.provenance import machine
 
 #: Fewer pairs than this do not judge a miniature.
 PAIRS = 10
-VERDICTS = ("reproduced", "differs", "shown", "not shown", "open", "failed")
 
 
 class ClaimError(AssertionError):

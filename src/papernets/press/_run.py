@@ -11,6 +11,7 @@ import shutil
 import sys
 import tempfile
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import papermill
     from jupyter_client.manager import AsyncKernelManager
+    from jupyter_core.paths import jupyter_runtime_dir
     from papermill.exceptions import PapermillExecutionError
 
 PROFILES = ("quick", "book", "evidence")
@@ -42,6 +44,14 @@ class _Kernels(AsyncKernelManager):
 
     def _transport_default(self):
         return "ipc" if os.name == "posix" else "tcp"
+
+    def _ip_default(self):
+        if self.transport != "ipc":
+            return super()._ip_default()
+        # of its own: by default two kernels started in one folder would meet in the same files
+        folder = Path(jupyter_runtime_dir())
+        folder.mkdir(parents=True, exist_ok=True)
+        return str(folder / f"papernets-{uuid.uuid4().hex[:12]}")
 
 
 class RunError(RuntimeError):
@@ -242,11 +252,22 @@ def run_chapters(chapters: Iterable[str], profile: str, seed: int = 0, *, jobs: 
         else:
             import joblib
             results = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(
-                joblib.delayed(_try)(chapter, profile, seed, fresh, False) for chapter in chapters)
+                joblib.delayed(_try_elsewhere)(_ours(), chapter, profile, seed, fresh) for chapter in chapters)
         for result in results:
             tell(result)
             found.append(result)
     return found
+
+
+def _ours() -> dict[str, str | None]:
+    """Our settings in the environment; a process that joblib keeps for later work still has those it was started with."""
+    return {name: value for name, value in os.environ.items() if name.startswith("PAPERNETS_")}
+
+
+def _try_elsewhere(settings: dict, chapter: str, profile: str, seed: int, fresh: bool) -> Run | RunError:
+    stale = {name: None for name in _ours() if name not in settings}
+    with _environment({**stale, **settings}):
+        return _try(chapter, profile, seed, fresh, False)
 
 
 def _try(chapter: str, profile: str, seed: int, fresh: bool, progress: bool) -> Run | RunError:
