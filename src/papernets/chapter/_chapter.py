@@ -1,6 +1,7 @@
 """A chapter as its notebook sees it."""
 
 import contextlib
+import functools
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -45,16 +46,16 @@ class Chapter:
 
         The order of the results is that of the items, and each call runs on one thread.
         """
-        import joblib
         items = list(items)
         scheduler = os.environ.get("PAPERNETS_SCHEDULER")
         if scheduler:
             from distributed import Client
-            with Client(scheduler), joblib.parallel_config("dask"):
-                return joblib.Parallel()(joblib.delayed(call)(item, **options) for item in items)
+            with Client(scheduler) as client:
+                return client.gather(client.map(functools.partial(call, **options), items, pure=False))
         jobs = int(os.environ.get("PAPERNETS_JOBS") or -1) if self.profile == "evidence" else 1
         if jobs == 1:
             return [call(item, **options) for item in items]
+        import joblib
         with joblib.parallel_config("loky", inner_max_num_threads=1):
             return joblib.Parallel(n_jobs=jobs)(joblib.delayed(call)(item, **options) for item in items)
 
