@@ -1,0 +1,176 @@
+"""N:M sparsity: of every M consecutive inputs of an output, at most N have a weight.
+
+Zhang, Lin, Lin, Luo, Li, Chao, Wu, Ji, "Learning Best Combination for Efficient N:M Sparsity", NeurIPS 2022.
+
+A GPU selects the N inputs in hardware. A CPU has no such selection, but each weight can multiply a whole row of pixels: one
+multiply-add for each weight that is kept and each pixel. No other output reads the same row at the same time, so each
+multiply-add reads its input from the cache. Two per cycle is what the nearest cache gives, and all it gives: the inputs are
+copied there first, a block of rows at a time, each register on a line of its own.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numba
+import numpy as np
+
+from papernets_kernels import _check, simd
+
+
+@dataclass(frozen=True)
+class NofM:
+    """``values`` (Co, K / M, N) float32, ``indices`` (Co, K / M, N) uint8: the place of each within its group of ``m``.
+
+    Places are ascending. Where a group has fewer than N weights, values of zero fill its lowest free places.
+    """
+
+    values: np.ndarray
+    indices: np.ndarray
+    m: int
+
+    @property
+    def n(self) -> int:
+        return self.values.shape[2]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(Co, K) of the dense weight."""
+        return self.values.shape[0], self.values.shape[1] * self.m
+
+    @cached_property
+    def columns(self) -> np.ndarray:
+        """(Co, K N / M) int32: the input of every weight."""
+        groups = np.arange(self.values.shape[1], dtype=np.int32)[:, None] * self.m
+        return np.ascontiguousarray((self.indices + groups).reshape(len(self.values), -1), np.int32)
+
+
+def pack(weight: np.ndarray, n: int, m: int) -> NofM:
+    """The weights of ``weight`` (Co, K) float32 that are not zero (NaN is not), N places for every M inputs."""
+    weight = _check.array("weight", weight, np.float32, "Co K")
+    n, m = _check.whole("n", n, 1), _check.whole("m", m, 1)
+    if m > 16:
+        raise ValueError(f"m is {m}; the largest is 16")
+    if n > m:
+        raise ValueError(f"n is {n} of m = {m}; the largest n is {m}")
+    outputs, inputs = weight.shape
+    if inputs % m:
+        legal = [size for size in range(1, 17) if inputs % size == 0 and size >= n]
+        near = f"the nearest m that divides is {min(legal, key=lambda size: abs(size - m))}" if legal else "pad it with zeros"
+        raise ValueError(f"m is {m}, and {inputs} inputs are no multiple of it; {near}")
+    groups = weight.reshape(outputs, inputs // m, m)
+    kept = groups != 0
+    full = np.argwhere(kept.sum(2) > n)
+    if len(full):
+        row, group = full[0]
+        raise ValueError(
+            f"group {group} of output {row} holds {kept[row, group].sum()} weights; {n}:{m} allows {n}: "
+            f"set the {kept[row, group].sum() - n} smallest to zero"
+        )
+    # the kept places first, then the lowest free ones; of these the first n, in ascending order
+    indices = np.sort(np.argsort(~kept, axis=2, kind="stable")[:, :, :n], axis=2)
+    return NofM(np.take_along_axis(groups, indices, 2), indices.astype(np.uint8), m)
+
+
+def unpack(packed: NofM) -> np.ndarray:
+    """The weight (Co, K) that ``pack`` was given."""
+    outputs, inputs = packed.shape
+    weight = np.zeros((outputs, inputs), np.float32)
+    np.put_along_axis(weight, packed.columns.astype(np.int64), packed.values.reshape(outputs, packed.columns.shape[1]), 1)
+    return weight
+
+
+def matmul(packed: NofM, x: np.ndarray, *, threads: int = 1) -> np.ndarray:
+    """The product with ``x`` (K, P) float32: (Co, P)."""
+    x = _check.array("x", x, np.float32, "K P")
+    _check.same("the number of rows of x", x.shape[0], "the number of inputs of the weight", packed.shape[1])
+    y = np.empty((packed.shape[0], x.shape[1]), np.float32)
+    simd.share(_product, len(y), threads, x, packed.values.reshape(len(y), -1), packed.columns, packed.n, packed.m, y)
+    return y
+
+
+# ---- the kernel ------------------------------------------------------------------------------------------------------
+
+WIDEST = min(8, simd.REGISTERS // 2 - 2)  # registers of pixels in a tile of two outputs
+NEAR = 36 * 1024  # bytes of inputs that stay in the nearest cache, three quarters of 48 KB
+
+
+@numba.njit(nogil=True)
+def _product(first, last, x, values, columns, n, m, y):
+    """Outputs ``first`` to ``last``, tile by tile of pixels, block by block of inputs; sums wait in memory in between."""
+    inputs, pixels = x.shape
+    vectors = -(-pixels // simd.F32)
+    tiles = -(-vectors // WIDEST)
+    widest = -(-vectors // max(1, tiles))
+    near = max(1, NEAR // (max(1, widest) * simd.BYTES * m))  # groups in a block
+    blocks = max(1, -(-(inputs // m) // near))
+    near = -(-(inputs // m) // blocks)  # as even as can be
+    memory = np.empty((near * m + last - first + 1) * widest * simd.F32 + 16, np.float32)
+    panel = (simd.address(memory) + 63) & -64
+    for t in range(tiles):
+        begin, end = vectors * t // tiles, vectors * (t + 1) // tiles
+        p, width = begin * simd.F32, end - begin
+        inside = min(pixels, end * simd.F32) - p
+        line = simd.BYTES * width
+        sums = panel + line * near * m
+        for b in range(blocks):
+            k0, k1 = b * near * m, min(inputs, (b + 1) * near * m)
+            for k in range(k0, k1):
+                source, target = simd.address(x) + 4 * (k * pixels + p), panel + line * (k - k0)
+                for v in range(width):
+                    rest = min(simd.F32, inside - v * simd.F32)
+                    simd.store(target + simd.BYTES * v, 0, simd.load_f32_first(source + simd.BYTES * v, 1, rest), 1)
+            stage = (b == 0) + 2 * (b == blocks - 1)
+            for o in range(first, last, 2):
+                other = min(o + 1, last - 1)  # the last of an odd number is computed twice
+                q = k0 // m * n
+                weight = simd.address(values) + 4 * (columns.shape[1] * o + q)
+                column = simd.address(columns) + 4 * (columns.shape[1] * o + q)
+                apart = 4 * columns.shape[1] * (other - o)
+                out = simd.address(y) + 4 * (o * pixels + p), 4 * pixels * (other - o), inside
+                wait = sums + line * (o - first), line * (other - o)
+                _pair(width, panel - line * k0, weight, column, apart, (k1 - k0) // m * n, wait, stage, out)
+
+
+def _pairs(width: int):
+    """Two outputs by ``wanted`` registers of pixels, for every ``wanted`` up to ``width``.
+
+    ``stage``: 1 for the first block of inputs (no sums yet), 2 for the last (the sums are the result), 3 for both.
+    """
+    line = simd.BYTES * width
+
+    @numba.njit(nogil=True)
+    def pair(wanted, x, weight, column, apart, count, wait, stage, out):
+        sums, sums_apart = wait
+        if stage & 1:
+            one, two = simd.zeros_f32(1, width), simd.zeros_f32(1, width)
+        else:
+            one, two = simd.load_f32(sums, width), simd.load_f32(sums + sums_apart, width)
+        for q in range(0, 4 * count, 4):
+            one = simd.outer_f32(one, weight + q, 4, x + line * simd.read_i32(column + q), 1, width)
+            two = simd.outer_f32(two, weight + apart + q, 4, x + line * simd.read_i32(column + apart + q), 1, width)
+        y, y_apart, inside = out
+        if stage < 2:
+            simd.store(sums, 0, one, 1)
+            simd.store(sums + sums_apart, 0, two, 1)
+        elif inside == width * simd.F32:
+            simd.store(y, 0, one, 1)
+            simd.store(y + y_apart, 0, two, 1)
+        else:
+            simd.store_first(y, 0, one, 1, inside)
+            simd.store_first(y + y_apart, 0, two, 1, inside)
+
+    if width == 1:
+        return pair
+    narrower = _pairs(width - 1)
+
+    @numba.njit(nogil=True)
+    def choose(wanted, x, weight, column, apart, count, wait, stage, out):
+        if wanted == width:
+            pair(wanted, x, weight, column, apart, count, wait, stage, out)
+        else:
+            narrower(wanted, x, weight, column, apart, count, wait, stage, out)
+
+    return choose
+
+
+_pair = _pairs(WIDEST)
