@@ -158,6 +158,7 @@ def _product(first, last, a, b, k, y):
                     for w in range(words):
                         one = simd.outer_popcount(one, start + 8 * w, 0, panel + 8 * tile * w, 1, WIDTH)
                     simd.store_first(simd.address(y) + 4 * (row * columns + j), 0, simd.dots(one, k), 1, inside)
+    simd.keep(memory)
 
 
 @numba.njit(nogil=True)

@@ -123,6 +123,7 @@ def _distances(first, last, origin, queries, codes, found):
                     acc = simd.outer_popcount(acc, query, 0, source + 8 * (w * length + i), 1, WIDTH)
                 out = simd.address(found) + 2 * (q * found.shape[1] + begin - origin + i)
                 simd.store_first(out, 0, simd.narrow_i16(acc), 1, min(TILE, end - begin - i))
+    simd.keep(panel)
 
 
 @numba.njit(nogil=True)
@@ -159,6 +160,9 @@ def _nearest(first, last, queries, codes, near, index):
                         if simd.any_below(one, limit + 8 * r, 1):
                             simd.store(simd.address(tile), 0, one, 1)
                             _insert(tile[0], begin + i, end, near[q + r], index[q + r], limits, q + r)
+    simd.keep(panel)
+    simd.keep(limits)
+    simd.keep(tile)
 
 
 @numba.njit(nogil=True)

@@ -129,6 +129,7 @@ def _product(first, last, x, values, columns, n, m, y):
                 out = simd.address(y) + 4 * (o * pixels + p), 4 * pixels * (other - o), inside
                 wait = sums + line * (o - first), line * (other - o)
                 _pair(width, panel - line * k0, weight, column, apart, (k1 - k0) // m * n, wait, stage, out)
+    simd.keep(memory)
 
 
 def _pairs(width: int):

@@ -15,6 +15,7 @@ import numpy as np
 
 from papernets_kernels import _check, simd
 from papernets_kernels._patches import patches
+from papernets_kernels._tiles import tiles
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def _product(n: int):
     """Groups ``first`` to ``last`` of ``y``: for each tile of pixels, each group adds its kept blocks."""
     rows = _rows(n)
     widest = simd.registers(rows)
-    tile = _tiles(rows, n, widest)
+    tile = tiles(rows, n, widest)
 
     @numba.njit(nogil=True)
     def product(first, last, x, values, columns, pointers, y):
@@ -120,7 +121,7 @@ def _product(n: int):
                     weight = simd.address(values) + 4 * r
                     out = simd.address(y) + 4 * ((g * n + r) * pixels + p)
                     blocks = pointers[g], pointers[g + 1]
-                    tile(end - begin, simd.address(x) + 4 * p, 4 * pixels, inside, weight, columns, blocks, out)
+                    tile(end - begin, simd.address(x) + 4 * p, 4 * pixels, inside, weight, columns, blocks, out, False)
 
     return product
 
@@ -129,33 +130,3 @@ def _rows(n: int) -> int:
     """Rows of a tile: the divisor of ``n`` with most multiply-adds a load (an input may lie on two cache lines)."""
     divisors = [rows for rows in range(1, n + 1) if n % rows == 0 and rows < simd.REGISTERS // 2]
     return max(divisors, key=lambda rows: rows * simd.registers(rows) / (rows + 2 * simd.registers(rows)))
-
-
-@cache
-def _tiles(rows: int, n: int, width: int):
-    """A tile of ``rows`` outputs and ``wanted`` registers of pixels, for every ``wanted`` up to ``width``."""
-
-    @numba.njit(nogil=True)
-    def tile(wanted, x, stride, inside, weight, columns, blocks, y):
-        acc = simd.zeros_f32(rows, width)
-        if inside == width * simd.F32:
-            for q in range(blocks[0], blocks[1]):
-                acc = simd.outer_f32(acc, weight + 4 * n * q, 4, x + stride * columns[q], rows, width)
-            simd.store(y, stride, acc, rows)
-        else:  # the last pixels
-            for q in range(blocks[0], blocks[1]):
-                acc = simd.outer_f32_first(acc, weight + 4 * n * q, 4, x + stride * columns[q], inside, rows, width)
-            simd.store_first(y, stride, acc, rows, inside)
-
-    if width == 1:
-        return tile
-    narrower = _tiles(rows, n, width - 1)
-
-    @numba.njit(nogil=True)
-    def choose(wanted, x, stride, inside, weight, columns, blocks, y):
-        if wanted == width:
-            tile(wanted, x, stride, inside, weight, columns, blocks, y)
-        else:
-            narrower(wanted, x, stride, inside, weight, columns, blocks, y)
-
-    return choose

@@ -99,7 +99,7 @@ def one_by_n_pack(weight, n):
     values, columns, rows = [], [], [0]
     for start in range(0, weight.shape[0], n):
         for column in range(weight.shape[1]):
-            block = weight[start:start + n, column]  # (n, kh, kw)
+            block = weight[start : start + n, column]  # (n, kh, kw)
             if (block != 0).any():
                 values.append(np.moveaxis(block, 0, -1))
                 columns.append(column)
@@ -116,7 +116,7 @@ def one_by_n_conv2d(weight, n, x, stride=1, padding=0):
         for block in range(rows[group], rows[group + 1]):
             kernels = np.moveaxis(values[block], -1, 0)[:, None]  # (n, 1, kh, kw)
             column = columns[block]
-            y[:, group * n:(group + 1) * n] += conv2d(x[:, column:column + 1], kernels, stride, padding)
+            y[:, group * n : (group + 1) * n] += conv2d(x[:, column : column + 1], kernels, stride, padding)
     return y
 
 
@@ -133,7 +133,7 @@ def n_of_m_pack(weight, n, m):
     values = np.zeros((len(weight), weight.shape[1] // m, n), np.float32)
     indices = np.zeros(values.shape, np.uint8)
     for row, group in np.ndindex(values.shape[:2]):
-        numbers = weight[row, group * m:(group + 1) * m]
+        numbers = weight[row, group * m : (group + 1) * m]
         places = sorted(sorted(range(m), key=lambda place: numbers[place] == 0)[:n])  # a stable sort: numbers, then zeros
         indices[row, group], values[row, group] = places, numbers[places]
     return values, indices
@@ -151,8 +151,8 @@ def n_of_m_matmul(weight, n, m, x):
 # ---- Winograd F(2x2x2, 3x3x3) -----------------------------------------------------------------------------------------
 
 B_T = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1.0]])  # (4, 4) of the input
-G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1.0]])      # (4, 3) of the kernel
-A_T = np.array([[1, 1, 1, 0], [0, 1, -1, -1.0]])                               # (2, 4) of the output
+G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1.0]])  # (4, 3) of the kernel
+A_T = np.array([[1, 1, 1, 0], [0, 1, -1, -1.0]])  # (2, 4) of the output
 
 
 def cube(matrix):
@@ -179,12 +179,12 @@ def winograd3d(x, weight, padding=0, columns=None):
     y = np.zeros((len(x), u.shape[1], *(n + n % 2 for n in size)))
     for image, tile in product(range(len(x)), np.ndindex(*(n // 2 for n in y.shape[2:]))):
         z, r, c = (2 * place for place in tile)
-        v = cube(B_T) @ x[image, :, z:z + 4, r:r + 4, c:c + 4].reshape(-1, 64).T         # (64, C)
+        v = cube(B_T) @ x[image, :, z : z + 4, r : r + 4, c : c + 4].reshape(-1, 64).T  # (64, C)
         products = np.zeros((64, u.shape[1]))
         for p in kept:
-            products[p] = u[p] @ v[p]                                                   # (Co,)
-        y[image, :, z:z + 2, r:r + 2, c:c + 2] = (cube(A_T) @ products).T.reshape(-1, 2, 2, 2)
-    return y[:, :, :size[0], :size[1], :size[2]]
+            products[p] = u[p] @ v[p]  # (Co,)
+        y[image, :, z : z + 2, r : r + 2, c : c + 2] = (cube(A_T) @ products).T.reshape(-1, 2, 2, 2)
+    return y[:, :, : size[0], : size[1], : size[2]]
 
 
 def winograd3d_column_norms(p, q):
@@ -227,14 +227,19 @@ def strided_rulebook(coordinates, kernel_size=2, stride=2):
     """Planes, and the coordinates of the outputs in raster order: u is one when some input has ``v = u * stride + d``."""
     voxels = [tuple(map(int, voxel)) for voxel in coordinates]
     offsets = list(product(range(kernel_size), repeat=3))
-    places = [(k, i, tuple(a - d for a, d in zip(voxel, offset))) for k, offset in enumerate(offsets)
-              for i, voxel in enumerate(voxels)]
-    found = [(k, i, tuple(a // stride for a in place)) for k, i, place in places
-             if all(a >= 0 and a % stride == 0 for a in place)]
+    places = [
+        (k, i, tuple(a - d for a, d in zip(voxel, offset)))
+        for k, offset in enumerate(offsets)
+        for i, voxel in enumerate(voxels)
+    ]
+    found = [
+        (k, i, tuple(a // stride for a in place)) for k, i, place in places if all(a >= 0 and a % stride == 0 for a in place)
+    ]
     outputs = sorted({u for _, _, u in found})
     index = {u: o for o, u in enumerate(outputs)}
-    planes = [sorted(((i, index[u]) for plane, i, u in found if plane == k), key=lambda pair: pair[1])
-              for k in range(len(offsets))]
+    planes = [
+        sorted(((i, index[u]) for plane, i, u in found if plane == k), key=lambda pair: pair[1]) for k in range(len(offsets))
+    ]
     return planes, np.array(outputs, np.int64).reshape(-1, 3)
 
 
@@ -264,8 +269,10 @@ def raster_order(coordinates):
 
 def morton_order(coordinates):
     """Indices of the voxels along a Z curve: by the bits of z, y and x in turn, from the highest, z first."""
+
     def key(i):
         return [int(a) >> bit & 1 for bit in range(20, -1, -1) for a in coordinates[i]]
+
     return np.array(sorted(range(len(coordinates)), key=key), np.int64)
 
 
@@ -309,4 +316,4 @@ def distinct_inputs(planes, outputs, tile, order=None):
     """The distinct inputs of each ``tile`` consecutive outputs, summed over the tiles; ``order`` renumbers the outputs."""
     inputs = [set(found) for _, found in lines(planes, outputs)]
     order = range(outputs) if order is None else order
-    return sum(len(set().union(*(inputs[o] for o in order[start:start + tile]))) for start in range(0, outputs, tile))
+    return sum(len(set().union(*(inputs[o] for o in order[start : start + tile]))) for start in range(0, outputs, tile))

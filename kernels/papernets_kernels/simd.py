@@ -66,9 +66,10 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(manager, kind, ir.VectorType(element, kind.lanes))
 
 
-f32, i64, i16, i8 = (
+f32, i64, i32, i16, i8 = (
     Vector(types.float32, F32),
     Vector(types.int64, I64),
+    Vector(types.int32, F32),
     Vector(types.int16, I16),
     Vector(types.int8, I8),
 )
@@ -162,6 +163,16 @@ def address(typingctx, array):
     return types.int64(array), emit
 
 
+@intrinsic
+def keep(typingctx, array):
+    """Does nothing. Numba frees an array after its last use by name: scratch of which only the address is used needs this."""
+
+    def emit(context, builder, signature, arguments):
+        return context.get_dummy_value()
+
+    return types.void(array), emit
+
+
 def _zeros(kind: Vector):
     @intrinsic(prefer_literal=True)
     def zeros(typingctx, rows, vectors):
@@ -191,6 +202,23 @@ def _loads(kind: Vector):
     return load
 
 
+@intrinsic(prefer_literal=True)
+def load_rows_f32(typingctx, start, stride, rows, vectors):
+    """The tile that ``store`` wrote."""
+    rows_, vectors_ = _literal(rows, vectors)
+    tile = types.UniTuple(f32, rows_ * vectors_)
+
+    def emit(context, builder, signature, arguments):
+        start, stride = arguments[:2]
+        values = []
+        for r in range(rows_):
+            row = builder.add(start, builder.mul(stride, ir.Constant(stride.type, r)))
+            values += [_load(builder, row, v * BYTES, context.get_value_type(f32)) for v in range(vectors_)]
+        return _make(context, builder, tile, values)
+
+    return tile(types.int64, types.int64, rows, vectors), emit
+
+
 def _loads_first(kind: Vector):
     @intrinsic(prefer_literal=True)
     def load_first(typingctx, start, count, inside):
@@ -211,10 +239,10 @@ def _loads_first(kind: Vector):
     return load_first
 
 
-zeros_f32, zeros_i64, zeros_i16, zeros_i8 = (_zeros(kind) for kind in (f32, i64, i16, i8))
+zeros_f32, zeros_i64, zeros_i8 = (_zeros(kind) for kind in (f32, i64, i8))
 load_f32, load_i64, load_i16, load_i8 = (_loads(kind) for kind in (f32, i64, i16, i8))
 
-load_f32_first, load_i64_first = (_loads_first(kind) for kind in (f32, i64))
+load_f32_first, load_i64_first, load_i32_first = (_loads_first(kind) for kind in (f32, i64, i32))
 
 
 @intrinsic
@@ -240,6 +268,20 @@ def clear(typingctx, target, count):
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), emit
+
+
+@intrinsic
+def prefetch(typingctx, start):
+    """Asks for the cache line at an address, which need not exist."""
+
+    def emit(context, builder, signature, arguments):
+        pointer = _at(builder, arguments[0], 0, ir.IntType(8))
+        function = ir.FunctionType(ir.VoidType(), [pointer.type, _i32, _i32, _i32])
+        declared = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
+        builder.call(declared, [pointer, *(ir.Constant(_i32, number) for number in (0, 3, 1))])  # to read, keep, data
+        return context.get_dummy_value()
+
+    return types.void(types.int64), emit
 
 
 @intrinsic
@@ -290,16 +332,63 @@ def store_first(typingctx, start, stride, tile, rows, count):
     return types.void(types.int64, types.int64, tile, rows, types.int64), emit
 
 
+def _pairwise(whole: str, real: str, meaning: str):
+    @intrinsic
+    def operation(typingctx, one, other):
+        def emit(context, builder, signature, arguments):
+            apply = getattr(builder, real if one.dtype == f32 else whole)
+            pairs = zip(_parts(builder, arguments[0]), _parts(builder, arguments[1]), strict=True)
+            return _make(context, builder, one, [apply(a, b) for a, b in pairs])
+
+        return one(one, other), emit
+
+    operation.__doc__ = f"The {meaning} of two tiles, register by register."
+    return operation
+
+
+add = _pairwise("add", "fadd", "sums")
+subtract = _pairwise("sub", "fsub", "differences")
+
+
+def _widens(kind: Vector):
+    @intrinsic
+    def widen(typingctx, tile):
+        wide = types.UniTuple(kind, 2 * tile.count)
+
+        def emit(context, builder, signature, arguments):
+            found, half = [], tile.dtype.lanes // 2
+            for value in _parts(builder, arguments[0]):
+                for part in range(2):
+                    places = [ir.Constant(_i32, part * half + i) for i in range(half)]
+                    mask = ir.Constant(ir.VectorType(_i32, half), places)
+                    lanes = builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), mask)
+                    found.append(builder.sext(lanes, context.get_value_type(kind)))
+            return _make(context, builder, wide, found)
+
+        return wide(tile), emit
+
+    return widen
+
+
+widen_i16, widen_i32 = _widens(i16), _widens(i32)  # 8 to 16 and 16 to 32 bits: each register becomes two
+
+
 @intrinsic
-def add(typingctx, one, other):
-    """The sums of two tiles, register by register."""
+def interleave(typingctx, even, odd):
+    """The lanes of two tiles of one register in turn: two registers."""
+    wide = types.UniTuple(even.dtype, 2)
 
     def emit(context, builder, signature, arguments):
-        pairs = zip(_parts(builder, arguments[0]), _parts(builder, arguments[1]), strict=True)
-        plus = builder.fadd if one.dtype == f32 else builder.add
-        return _make(context, builder, one, [plus(a, b) for a, b in pairs])
+        (a,), (b,) = (_parts(builder, argument) for argument in arguments)
+        lanes = a.type.count
+        halves = []
+        for half in range(2):
+            places = [place for i in range(half * lanes // 2, (half + 1) * lanes // 2) for place in (i, lanes + i)]
+            mask = ir.Constant(ir.VectorType(_i32, lanes), places)
+            halves.append(builder.shuffle_vector(a, b, mask))
+        return _make(context, builder, wide, halves)
 
-    return one(one, other), emit
+    return wide(even, odd), emit
 
 
 # ---- the inner steps of the products ---------------------------------------------------------------------------------
