@@ -435,6 +435,76 @@ def outer_f32_first(typingctx, acc, scalars, stride, row, count, rows, vectors):
 
 
 @intrinsic(prefer_literal=True)
+def rows_at(typingctx, indices, start, stride, rows):
+    """The addresses ``start + stride i`` for ``rows`` int32 numbers i at ``indices``."""
+    (rows_,) = _literal(rows)
+    found = types.UniTuple(types.int64, rows_)
+
+    def emit(context, builder, signature, arguments):
+        indices, start, stride = arguments[:3]
+        values = []
+        for r in range(rows_):
+            index = builder.sext(_load(builder, indices, 4 * r, _i32), ir.IntType(64))
+            values.append(builder.add(start, builder.mul(stride, index)))
+        return _make(context, builder, found, values)
+
+    return found(types.int64, types.int64, types.int64, rows), emit
+
+
+@intrinsic(prefer_literal=True)
+def outer_rows_f32(typingctx, acc, scalars, offset, row, rows, vectors):
+    """As ``outer_f32``; the r-th number is ``offset`` bytes behind the r-th of the addresses ``scalars``."""
+    rows_, vectors_ = _literal(rows, vectors)
+
+    def emit(context, builder, signature, arguments):
+        acc, scalars, offset, row = arguments[:4]
+        vector = context.get_value_type(f32)
+        xs = [_load(builder, row, v * BYTES, vector) for v in range(vectors_)]
+        old, new = _parts(builder, acc), []
+        for r, start in enumerate(_parts(builder, scalars)):
+            scalar = _splat(builder, _load(builder, builder.add(start, offset), 0, ir.FloatType()), F32)
+            new += [_call(builder, "llvm.fma.{}", vector, scalar, x, old[r * vectors_ + v]) for v, x in enumerate(xs)]
+        return _make(context, builder, signature.return_type, new)
+
+    return acc(acc, scalars, types.int64, types.int64, rows, vectors), emit
+
+
+@intrinsic(prefer_literal=True)
+def add_to_rows(typingctx, targets, tile, rows):
+    """Adds row r of ``tile`` to the numbers at the r-th of the addresses ``targets``."""
+    (rows_,) = _literal(rows)
+
+    def emit(context, builder, signature, arguments):
+        values = _parts(builder, arguments[1])
+        width = len(values) // rows_
+        for r, target in enumerate(_parts(builder, arguments[0])):
+            for v, value in enumerate(values[r * width : (r + 1) * width]):
+                _store(builder, builder.fadd(_load(builder, target, v * BYTES, value.type), value), target, v * BYTES)
+        return context.get_dummy_value()
+
+    return types.void(targets, tile, rows), emit
+
+
+@intrinsic(prefer_literal=True)
+def add_to_rows_first(typingctx, targets, tile, rows, count):
+    """As ``add_to_rows``, only the first ``count`` numbers of each row."""
+    (rows_,) = _literal(rows)
+
+    def emit(context, builder, signature, arguments):
+        values = _parts(builder, arguments[1])
+        width = len(values) // rows_
+        for r, target in enumerate(_parts(builder, arguments[0])):
+            for v, value in enumerate(values[r * width : (r + 1) * width]):
+                pointer = _at(builder, target, v * BYTES, value.type)
+                mask = _mask(builder, arguments[3], v * F32, F32)
+                old = _masked(builder, "load", value.type, ir.Constant(value.type, None), pointer, mask)
+                _masked(builder, "store", ir.VoidType(), builder.fadd(old, value), pointer, mask)
+        return context.get_dummy_value()
+
+    return types.void(targets, tile, rows, types.int64), emit
+
+
+@intrinsic(prefer_literal=True)
 def outer_popcount(typingctx, acc, words, stride, row, rows, vectors):
     """``acc[r, v] + popcount(words[r] ^ row[v])`` on 64-bit words: as ``outer_f32``, the number of bits that differ."""
     rows_, vectors_ = _literal(rows, vectors)
@@ -581,6 +651,13 @@ def put_sign(typingctx, bits, start, inside, place):
         return _make(context, builder, signature.return_type, [new])
 
     return bits(bits, types.int64, types.int64, types.int64), emit
+
+
+def align(x: np.ndarray) -> np.ndarray:
+    """A contiguous copy of ``x`` that starts on a cache line."""
+    copy = aligned(x.shape, x.dtype)
+    copy[...] = x
+    return copy
 
 
 # ---- threads ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,428 @@
+"""Sparse convolution in three dimensions: rulebooks, products, and orders of the voxels.
+
+Omer et al., "AccSS3D: Accelerator for Spatially Sparse 3D DNNs", 2020; submanifold convolution is Graham, Engelcke, van der
+Maaten, "3D Semantic Segmentation with Submanifold Sparse Convolutional Networks", 2018.
+
+A rulebook lists, for each of the kernel's planes (its taps), the pairs (input voxel, output voxel) that the plane connects. A
+product takes eight pairs of a plane at a time: eight rows of features by the plane's weights, whose sums are added to eight
+outputs. It goes through the outputs in blocks that stay in the cache for all planes, so the order of the voxels decides how
+often a feature is fetched.
+"""
+
+from dataclasses import dataclass, field
+
+import numba
+import numpy as np
+
+from papernets_kernels import _check, simd
+
+LIMIT = 2**20  # coordinates lie below: three of them and a border fit one 64-bit key
+
+
+@dataclass(frozen=True, eq=False)
+class Rulebook:
+    """Pairs of voxels, plane by plane; within a plane the outputs ascend.
+
+    Plane k owns the pairs ``plane_pointers[k]`` to ``plane_pointers[k + 1]`` of ``pair_inputs`` and ``pair_outputs`` (P,)
+    int32. ``inputs`` and ``outputs`` count voxels; ``out_coordinates`` (outputs, 3) are those of the outputs.
+    """
+
+    inputs: int
+    outputs: int
+    kernel_size: int
+    stride: int
+    plane_pointers: np.ndarray
+    pair_inputs: np.ndarray
+    pair_outputs: np.ndarray
+    out_coordinates: np.ndarray = field(repr=False)
+    submanifold: bool = False
+
+    @property
+    def pairs(self) -> int:
+        return len(self.pair_inputs)
+
+    @property
+    def arf(self) -> float:
+        """Average receptive field: pairs for each output."""
+        return self.pairs / self.outputs if self.outputs else 0.0
+
+    def lines(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The receptive-field form: for each output a mask of its planes and its inputs by ascending plane.
+
+        Masks (outputs,) uint32, pointers (outputs + 1,) int64, indices (P,) int32.
+        """
+        planes = len(self.plane_pointers) - 1
+        if planes > 32:
+            raise ValueError(f"kernel_size is {self.kernel_size}; a mask of 32 bits holds the planes of at most 3")
+        mask, indices = np.zeros(self.outputs, np.uint32), np.empty(self.pairs, np.int32)
+        pointers = np.zeros(self.outputs + 1, np.int64)
+        np.cumsum(np.bincount(self.pair_outputs, minlength=self.outputs), out=pointers[1:])
+        _lines(self.plane_pointers, self.pair_inputs, self.pair_outputs, pointers[:-1].copy(), mask, indices)
+        return mask, pointers, indices
+
+
+@numba.njit(nogil=True)
+def _lines(plane_pointers, pair_inputs, pair_outputs, place, mask, indices):
+    for k in range(len(plane_pointers) - 1):
+        for p in range(plane_pointers[k], plane_pointers[k + 1]):
+            o = pair_outputs[p]
+            mask[o] |= np.uint32(1) << np.uint32(k)
+            indices[place[o]] = pair_inputs[p]
+            place[o] += 1
+
+
+# ---- rulebooks -------------------------------------------------------------------------------------------------------
+
+
+def rulebook(coordinates: np.ndarray, kernel_size: int = 3, *, threads: int = 1) -> Rulebook:
+    """The rulebook of the submanifold convolution: outputs are the inputs, ``coordinates`` (N, 3) whole numbers z, y, x.
+
+    Plane k of kernel size s = 2 r + 1 connects output v and input ``v + (k // s^2 - r, k // s % s - r, k % s - r)``. In the
+    order of their coordinates, the voxels and the voxels shifted by a plane's offset are two sorted lists; what they have in
+    common is the plane. Planes k and s^3 - 1 - k hold the same pairs, turned around.
+    """
+    if kernel_size not in (1, 3, 5):
+        raise ValueError(f"kernel_size is {kernel_size!r}; a submanifold convolution has a centre: 1, 3 or 5")
+    coordinates = _coordinates(coordinates)
+    keys, order = _sorted_keys(coordinates)
+    count, half, r = len(keys), kernel_size**3 // 2, kernel_size // 2
+    k = np.arange(half)
+    offsets = np.stack([k // kernel_size**2 - r, k // kernel_size % kernel_size - r, k % kernel_size - r], 1)
+    shifts = offsets @ np.array([1 << 42, 1 << 21, 1])
+    found = np.empty((half, 2, count), np.int32)
+    lengths = np.zeros(half, np.int64)
+    simd.share(_common, half, threads, keys, shifts, found, lengths)
+    pointers = np.zeros(2 * half + 2, np.int64)
+    np.cumsum(np.concatenate([lengths, [count], lengths[::-1]]), out=pointers[1:])
+    inputs, outputs = np.empty(pointers[-1], np.int32), np.empty(pointers[-1], np.int32)
+    inputs[pointers[half] : pointers[half + 1]] = outputs[pointers[half] : pointers[half + 1]] = np.arange(count)
+    simd.share(_both, half, threads, found, lengths, pointers, inputs, outputs)
+    if order is not None:
+        simd.share(_renumber, 2 * half + 1, threads, order, pointers, inputs, outputs)
+    return Rulebook(count, count, kernel_size, 1, pointers, inputs, outputs, coordinates, submanifold=True)
+
+
+def _coordinates(coordinates) -> np.ndarray:
+    coordinates = _check.integers("coordinates", coordinates, "voxels axes", 0, LIMIT)
+    _check.same("the number of columns of coordinates", coordinates.shape[1], "the number of axes", 3)
+    return coordinates
+
+
+def _keys(coordinates: np.ndarray) -> np.ndarray:
+    """Coordinates as one number each, in the same order; 21 bits an axis, so that a shift by 2 meets no other line."""
+    z, y, x = coordinates.T.astype(np.int64)
+    return z << 42 | y << 21 | x
+
+
+def _sorted_keys(coordinates: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """The keys in ascending order, and where each was (None: already in order). A voxel that comes twice is refused."""
+    keys = _keys(coordinates)
+    order = None
+    if not _ascending(keys):
+        order = np.argsort(keys)
+        keys = keys[order]
+        twice = np.nonzero(keys[1:] == keys[:-1])[0]
+        if len(twice):
+            one, other = sorted(order[twice[0] : twice[0] + 2].tolist())
+            voxel = tuple(coordinates[one].tolist())
+            raise ValueError(f"voxels {one} and {other} are both at {voxel}; each place is taken once: give np.unique(..., axis=0)")
+    return keys, order
+
+
+@numba.njit(nogil=True)
+def _ascending(keys):
+    for i in range(len(keys) - 1):
+        if keys[i] >= keys[i + 1]:
+            return False
+    return True
+
+
+@numba.njit(nogil=True)
+def _common(first, last, keys, shifts, found, lengths):
+    """For planes ``first`` to ``last``: the places of inputs and outputs with ``keys[i] = keys[o] + shift``."""
+    for k in range(first, last):
+        i, count = 0, 0
+        for o in range(len(keys)):
+            wanted = keys[o] + shifts[k]
+            while keys[i] < wanted:  # a shift is negative, so this ends before the list does
+                i += 1
+            found[k, 0, count] = i
+            found[k, 1, count] = o
+            count += keys[i] == wanted
+        lengths[k] = count
+
+
+@numba.njit(nogil=True)
+def _both(first, last, found, lengths, pointers, inputs, outputs):
+    """The pairs of planes ``first`` to ``last``, and turned around those of the planes opposite."""
+    planes = len(pointers) - 1
+    for k in range(first, last):
+        here, there = pointers[k], pointers[planes - 1 - k]
+        for p in range(lengths[k]):
+            inputs[here + p] = outputs[there + p] = found[k, 0, p]
+            outputs[here + p] = inputs[there + p] = found[k, 1, p]
+
+
+@numba.njit(nogil=True)
+def _renumber(first, last, order, pointers, inputs, outputs):
+    """From places in the order of the coordinates to the caller's numbers; outputs ascend again."""
+    partner = np.full(len(order), -1, np.int32)
+    for k in range(first, last):
+        for p in range(pointers[k], pointers[k + 1]):
+            partner[order[outputs[p]]] = order[inputs[p]]
+        p = pointers[k]
+        for o in range(len(order)):
+            if partner[o] >= 0:
+                inputs[p], outputs[p] = partner[o], o
+                partner[o] = -1
+                p += 1
+
+
+def strided_rulebook(coordinates: np.ndarray, kernel_size: int = 2, stride: int = 2) -> Rulebook:
+    """The rulebook of a convolution that coarsens: output u exists where an input lies at ``u stride + d``, 0 <= d < kernel_size.
+
+    Plane k of kernel size s has ``d = (k // s^2, k // s % s, k % s)``. Outputs are sorted by z, y, x.
+    """
+    kernel_size, stride = _check.whole("kernel_size", kernel_size, 1), _check.whole("stride", stride, 1)
+    coordinates = _coordinates(coordinates)
+    _sorted_keys(coordinates)  # refuses a voxel that comes twice
+    place = coordinates.astype(np.int64)
+    voxels, keys = [], []
+    for k in range(kernel_size**3):
+        coarse = place - [k // kernel_size**2, k // kernel_size % kernel_size, k % kernel_size]
+        meets = np.nonzero(((coarse % stride == 0) & (coarse >= 0)).all(1))[0]
+        voxels.append(meets)
+        keys.append(_keys(coarse[meets] // stride))
+    active = np.unique(np.concatenate(keys))
+    out = np.stack([active >> 42, active >> 21 & (1 << 21) - 1, active & (1 << 21) - 1], 1)
+    outputs = [np.searchsorted(active, key) for key in keys]
+    return _book(len(coordinates), len(active), kernel_size, stride, voxels, outputs, out.astype(coordinates.dtype))
+
+
+def inverse_rulebook(book: Rulebook, coordinates: np.ndarray) -> Rulebook:
+    """The way back: inputs and outputs of ``book`` exchanged. ``coordinates`` are those that ``book`` was made from."""
+    coordinates = _coordinates(coordinates)
+    _check.same("the number of coordinates", len(coordinates), "the number of inputs of the rulebook", book.inputs)
+    parts = [slice(*book.plane_pointers[k : k + 2]) for k in range(len(book.plane_pointers) - 1)]
+    inputs, outputs = [book.pair_outputs[part] for part in parts], [book.pair_inputs[part] for part in parts]
+    return _book(book.outputs, book.inputs, book.kernel_size, book.stride, inputs, outputs, coordinates)
+
+
+def _book(count_in, count_out, kernel_size, stride, inputs: list, outputs: list, coordinates) -> Rulebook:
+    """A rulebook from the pairs of each plane, in any order."""
+    orders = [np.argsort(out, kind="stable") for out in outputs]
+    pointers = np.zeros(len(outputs) + 1, np.int64)
+    np.cumsum([len(out) for out in outputs], out=pointers[1:])
+    pair_inputs, pair_outputs = (
+        np.concatenate([voxels[order] for voxels, order in zip(pairs, orders, strict=True)]).astype(np.int32)
+        for pairs in (inputs, outputs)
+    )
+    return Rulebook(count_in, count_out, kernel_size, stride, pointers, pair_inputs, pair_outputs, coordinates)
+
+
+# ---- products --------------------------------------------------------------------------------------------------------
+
+
+def submanifold(features, book: Rulebook, weight, bias=None, *, threads: int = 1) -> np.ndarray:
+    """The submanifold convolution of ``features`` (N, C) float32 with ``weight`` (kernel_size^3, C, K): (N, K)."""
+    if not book.submanifold:
+        raise ValueError("the rulebook is not submanifold; make it with rulebook(), or call convolve()")
+    return convolve(features, book, weight, bias, threads=threads)
+
+
+def convolve(features, book: Rulebook, weight, bias=None, *, threads: int = 1) -> np.ndarray:
+    """The convolution of ``features`` (inputs, C) float32 over a rulebook, ``weight`` (kernel_size^3, C, K): (outputs, K)."""
+    features = _check.array("features", features, np.float32, "voxels C")
+    weight = _check.array("weight", weight, np.float32, "planes C K")
+    planes, inputs, outputs = weight.shape
+    _check.same("the number of rows of features", len(features), "the number of inputs of the rulebook", book.inputs)
+    _check.same("the number of columns of features", features.shape[1], "the number of input channels of the weight", inputs)
+    _check.same("the number of planes of the weight", planes, "the number of planes of the rulebook", book.kernel_size**3)
+    y = np.zeros((book.outputs, outputs), np.float32)
+    if bias is not None:
+        bias = _check.array("bias", bias, np.float32, "K")
+        _check.same("the length of bias", len(bias), "the number of output channels of the weight", outputs)
+        y[:] = bias
+    # weights in strips of whole registers: (strips, planes, C, WIDTH lanes), zeros behind the last channel
+    strip = min(WIDTH, max(1, -(-outputs // simd.F32))) * simd.F32
+    strips = -(-outputs // strip)
+    filled = np.zeros((planes, inputs, strips * strip), np.float32)
+    filled[:, :, :outputs] = weight
+    filled = simd.align(filled.reshape(planes, inputs, strips, strip).transpose(2, 0, 1, 3))
+    blocks = -(-book.outputs // BLOCK)
+    product = _products[strip // simd.F32 - 1]
+    simd.share(product, blocks, threads, features, book.plane_pointers, book.pair_inputs, book.pair_outputs, filled, y)
+    return y
+
+
+ROWS = 8 if simd.REGISTERS >= 32 else 4  # pairs at a time
+WIDTH = 2  # registers of output channels at a time
+BLOCK = 2048  # outputs at a time
+
+
+def _product(width: int):
+    lanes = width * simd.F32
+
+    @numba.njit(nogil=True)
+    def product(first, last, features, pointers, inputs, outputs, weight, y):
+        """Outputs ``first BLOCK`` to ``last BLOCK``, block by block, all planes."""
+        strips, planes, depth, _ = weight.shape
+        channels = y.shape[1]
+        place = np.empty(planes, np.int64)
+        for k in range(planes):
+            here = outputs[pointers[k] : pointers[k + 1]]
+            place[k] = pointers[k] + np.searchsorted(here, first * BLOCK)
+        row, line = simd.address(features), 4 * depth
+        out, out_line = simd.address(y), 4 * channels
+        for block in range(first, last):
+            end = min(len(y), (block + 1) * BLOCK)
+            for k in range(planes):
+                begin = place[k]
+                stop = begin
+                while stop < pointers[k + 1] and outputs[stop] < end:
+                    stop += 1
+                place[k] = stop
+                for s in range(strips):
+                    w = simd.address(weight) + 4 * lanes * depth * (s * planes + k)
+                    inside = min(lanes, channels - s * lanes)
+                    p = begin
+                    while p + ROWS <= stop:
+                        rows = simd.rows_at(simd.address(inputs) + 4 * p, row, line, ROWS)
+                        acc = simd.zeros_f32(ROWS, width)
+                        for c in range(depth):
+                            acc = simd.outer_rows_f32(acc, rows, 4 * c, w + 4 * lanes * c, ROWS, width)
+                        targets = simd.rows_at(simd.address(outputs) + 4 * p, out + 4 * lanes * s, out_line, ROWS)
+                        if inside == lanes:
+                            simd.add_to_rows(targets, acc, ROWS)
+                        else:
+                            simd.add_to_rows_first(targets, acc, ROWS, inside)
+                        p += ROWS
+                    while p < stop:
+                        rows = simd.rows_at(simd.address(inputs) + 4 * p, row, line, 1)
+                        one = simd.zeros_f32(1, width)
+                        for c in range(depth):
+                            one = simd.outer_rows_f32(one, rows, 4 * c, w + 4 * lanes * c, 1, width)
+                        targets = simd.rows_at(simd.address(outputs) + 4 * p, out + 4 * lanes * s, out_line, 1)
+                        simd.add_to_rows_first(targets, one, 1, inside)
+                        p += 1
+
+    return product
+
+
+_products = tuple(_product(width) for width in range(1, WIDTH + 1))
+
+# ---- orders ----------------------------------------------------------------------------------------------------------
+
+
+def raster_order(coordinates: np.ndarray) -> np.ndarray:
+    """The voxels by z, then y, then x: entry j is the number of the voxel that comes j-th."""
+    return np.argsort(_keys(_coordinates(coordinates)), kind="stable")
+
+
+def morton_order(coordinates: np.ndarray) -> np.ndarray:
+    """The voxels along a Z-shaped curve: by the bits of z, y and x in turn, highest first."""
+    coordinates = _coordinates(coordinates).astype(np.int64)
+    code = np.zeros(len(coordinates), np.int64)
+    for bit in range(LIMIT.bit_length() - 1):
+        for axis in range(3):
+            code |= (coordinates[:, axis] >> bit & 1) << (3 * bit + 2 - axis)
+    return np.argsort(code, kind="stable")
+
+
+def surface_order(book: Rulebook, chunk: int, filled: bool = False) -> np.ndarray:
+    """The voxels in chunks that grow along the surface, breadth first over neighbours.
+
+    A chunk starts at an unvisited voxel of least degree (its number of neighbours; of several the first) and takes
+    neighbours in the order they were met, those of a voxel by ascending plane, until it holds ``chunk`` voxels or nothing
+    more is in reach. The next starts at the oldest voxel that was met and not taken. With ``filled``, a chunk that runs dry
+    goes on at another voxel of least degree, and the next starts at the voxel of least degree among those met and not taken.
+    """
+    if not book.submanifold:
+        raise ValueError("the rulebook is not submanifold; make it with rulebook()")
+    _, pointers, indices = book.lines()
+    return _grow(pointers, indices, _check.whole("chunk", chunk, 1), filled)
+
+
+@numba.njit(nogil=True)
+def _grow(pointers, indices, chunk, filled):
+    count = len(pointers) - 1
+    degree = pointers[1:] - pointers[:-1]
+    by_degree = np.argsort(degree, kind="mergesort")
+    order = np.empty(count, np.int64)
+    taken, met = np.zeros(count, np.bool_), np.zeros(count, np.bool_)
+    queue, left = np.empty(count, np.int64), np.empty(count, np.int64)
+    done, next_seed, lefts = 0, 0, 0
+    while done < count:
+        seed = -1
+        if filled:
+            for i in range(lefts):
+                v = left[i]
+                if not taken[v] and (seed < 0 or degree[v] < degree[seed] or (degree[v] == degree[seed] and v < seed)):
+                    seed = v
+        else:
+            for i in range(lefts):
+                if not taken[left[i]]:
+                    seed = left[i]
+                    break
+        head, tail, size = 0, 0, 0
+        while size < chunk and done < count:
+            if head == tail:
+                if size and not filled:
+                    break
+                if seed < 0:
+                    while taken[by_degree[next_seed]]:
+                        next_seed += 1
+                    seed = by_degree[next_seed]
+                queue[tail] = seed
+                met[seed] = True
+                tail += 1
+                seed = -1
+            v = queue[head]
+            head += 1
+            taken[v] = True
+            order[done] = v
+            done += 1
+            size += 1
+            for p in range(pointers[v], pointers[v + 1]):
+                w = indices[p]
+                if not met[w]:
+                    met[w] = True
+                    queue[tail] = w
+                    tail += 1
+        lefts = tail - head
+        for i in range(lefts):
+            left[i] = queue[head + i]
+            met[left[i]] = False
+    return order
+
+
+def distinct_inputs(book: Rulebook, tile: int, order: np.ndarray | None = None) -> int:
+    """How many inputs tiles of ``tile`` consecutive outputs read, each counted once a tile, summed over the tiles.
+
+    ``order`` (outputs,): the outputs in another order, as the functions above return it.
+    """
+    tile = _check.whole("tile", tile, 1)
+    if order is None:
+        order = np.arange(book.outputs)
+    order = _check.integers("order", order, "outputs", 0, max(1, book.outputs))
+    if len(order) != book.outputs or (np.bincount(order, minlength=book.outputs) != 1).any():
+        raise ValueError(f"order has {len(order)} entries; it holds each of 0 ... {book.outputs - 1} once")
+    _, pointers, indices = book.lines()
+    return int(_distinct(pointers, indices, order.astype(np.int64), tile, book.inputs))
+
+
+@numba.njit(nogil=True)
+def _distinct(pointers, indices, order, tile, inputs):
+    seen = np.full(inputs, -1, np.int64)
+    total = 0
+    for j in range(len(order)):
+        for p in range(pointers[order[j]], pointers[order[j] + 1]):
+            if seen[indices[p]] != j // tile:
+                seen[indices[p]] = j // tile
+                total += 1
+    return total
+
+
+def locality(book: Rulebook, tile: int, order: np.ndarray | None = None) -> float:
+    """Distinct inputs of a tile for each of its outputs, u(tile): the average receptive field at 1, towards 1 in good orders."""
+    return distinct_inputs(book, tile, order) / book.outputs if book.outputs else 0.0
