@@ -43,6 +43,10 @@ def whole(name: str, value, least: int) -> int:
     return int(value)
 
 
+def threads(value) -> int:
+    return whole("threads", value, 1)
+
+
 def each(name: str, value, axes: int, least: int) -> tuple[int, ...]:
     """A setting that is one number for all axes or one for each."""
     values = tuple(value) if isinstance(value, tuple | list) else (value,) * axes
@@ -61,8 +65,7 @@ def output_size(size: tuple, kernel: tuple, stride: tuple, padding: tuple) -> tu
     found = []
     for length, k, step, pad in zip(size, kernel, stride, padding, strict=True):
         if length + 2 * pad < k:
-            raise ValueError(
-                f"the kernel is {k} long and the padded input {length + 2 * pad}; padding must be at least {-(-(k - length) // 2)}"
-            )
+            least = -(-(k - length) // 2)
+            raise ValueError(f"the kernel is {k} long, the padded input {length + 2 * pad}; padding must be at least {least}")
         found.append((length + 2 * pad - k) // step + 1)
     return tuple(found)

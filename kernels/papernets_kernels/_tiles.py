@@ -1,4 +1,4 @@
-"""The tile of a product that 1xN layers and Winograd layers share: weights in groups of rows, each with its own list of inputs."""
+"""The tile of a product that 1xN and Winograd layers share: weights in groups of rows, each with its own list of inputs."""
 
 from functools import cache
 
@@ -10,19 +10,17 @@ AHEAD = 8 * 1024  # bytes of weights asked for before they are needed
 
 
 @cache
-def tiles(rows: int, n: int, width: int):
-    """A tile of ``rows`` outputs and ``wanted`` registers of pixels, for every ``wanted`` up to ``width``.
+def tiles(rows: int, n: int, *widths: int):
+    """A tile of ``rows`` outputs and ``wanted`` registers of pixels, ``wanted`` being one of ``widths``.
 
     Block q of ``blocks`` multiplies the input at ``x + stride columns[q]`` with the numbers at ``weight + 4 n q``; rows of
-    ``x`` and ``y`` are ``stride`` bytes apart. With ``more``, what ``y`` holds is added to. Only ``inside`` numbers of each row are read and written.
+    ``x`` and ``y`` are ``stride`` bytes apart. Only ``inside`` numbers of each row are read and written.
     """
+    width = widths[0]
 
     @numba.njit(nogil=True)
-    def tile(wanted, x, stride, inside, weight, columns, blocks, y, more):
-        if more:  # on whole tiles only
-            acc = simd.load_rows_f32(y, stride, rows, width)
-        else:
-            acc = simd.zeros_f32(rows, width)
+    def tile(wanted, x, stride, inside, weight, columns, blocks, y):
+        acc = simd.zeros_f32(rows, width)
         if inside == width * simd.F32:
             for q in range(blocks[0], blocks[1]):
                 simd.prefetch(weight + 4 * n * q + AHEAD)
@@ -33,15 +31,22 @@ def tiles(rows: int, n: int, width: int):
                 acc = simd.outer_f32_first(acc, weight + 4 * n * q, 4, x + stride * columns[q], inside, rows, width)
             simd.store_first(y, stride, acc, rows, inside)
 
-    if width == 1:
+    if len(widths) == 1:
         return tile
-    narrower = tiles(rows, n, width - 1)
+    others = tiles(rows, n, *widths[1:])
 
     @numba.njit(nogil=True)
-    def choose(wanted, x, stride, inside, weight, columns, blocks, y, more):
+    def choose(wanted, x, stride, inside, weight, columns, blocks, y):
         if wanted == width:
-            tile(wanted, x, stride, inside, weight, columns, blocks, y, more)
+            tile(wanted, x, stride, inside, weight, columns, blocks, y)
         else:
-            narrower(wanted, x, stride, inside, weight, columns, blocks, y, more)
+            others(wanted, x, stride, inside, weight, columns, blocks, y)
 
     return choose
+
+
+def widths(pixels: int, most: int) -> tuple[int, ...]:
+    """The widths, in registers, of the fewest tiles of at most ``most`` that cover ``pixels``, as even as can be."""
+    vectors = max(1, -(-pixels // simd.F32))
+    count = -(-vectors // most)
+    return tuple(sorted({-(-vectors // count), vectors // count}, reverse=True))

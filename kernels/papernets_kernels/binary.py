@@ -36,8 +36,8 @@ def pack(x: np.ndarray) -> np.ndarray:
 
 def unpack(words: np.ndarray, k: int) -> np.ndarray:
     """The ``k`` signs (..., k) int8 of packed words (..., ceil(k / 64))."""
-    words = np.ascontiguousarray(words, np.uint64)
-    k = _check.whole("k", k, 0)
+    words, k = np.asarray(words), _check.whole("k", k, 0)
+    words = _check.array("words", words, np.uint64, " ".join(["..."] * words.ndim))
     _check.same("the number of words", words.shape[-1], "ceil(k / 64)", -(-k // 64))
     bits = np.unpackbits(words.astype("<u8").view(np.uint8), axis=-1, bitorder="little", count=k)
     return bits.astype(np.int8) * 2 - 1
@@ -77,7 +77,8 @@ class PackedWeight:
     @cached_property
     def taps(self) -> np.ndarray:
         """(Co, words kh kw): the words of each output in the order of the patches."""
-        return np.ascontiguousarray(self.bits.transpose(0, 3, 1, 2)).reshape(len(self.bits), -1)
+        outputs, height, width, words = self.bits.shape
+        return np.ascontiguousarray(self.bits.transpose(0, 3, 1, 2)).reshape(outputs, words * height * width)
 
     @lru_cache(maxsize=64)  # noqa: B019 -- small tables, and an image size comes again at every call
     def border(self, image, stride, padding, size) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -90,10 +91,11 @@ class PackedWeight:
         for length, k, step, pad, out in zip(image, self.shape[2:], stride, padding, size, strict=True):
             source = np.arange(out)[:, None] * step + np.arange(k) - pad
             outside.append((source < 0) | (source >= length))  # (out, k)
-        taps = (outside[0][:, None, :, None] | outside[1][None, :, None, :]).reshape(size[0] * size[1], -1)
+        taps = outside[0][:, None, :, None] | outside[1][None, :, None, :]
+        taps = taps.reshape(size[0] * size[1], self.bits.shape[1] * self.bits.shape[2])
         pixels = np.nonzero(taps.any(1))[0]
         patterns, place = np.unique(taps[pixels], axis=0, return_inverse=True)
-        ones = np.bitwise_count(self.bits).sum(3, dtype=np.int32).reshape(len(self.bits), -1)  # (Co, kh kw)
+        ones = np.bitwise_count(self.bits).sum(3, dtype=np.int32).reshape(len(self.bits), taps.shape[1])  # (Co, kh kw)
         add = (2 * ones - self.channels) @ patterns.astype(np.int32).T
         return pixels, place.reshape(-1), np.ascontiguousarray(add, np.int32)
 
@@ -113,13 +115,17 @@ def conv2d(x: np.ndarray, weight: np.ndarray | PackedWeight, stride=1, padding=0
     weight = weight if isinstance(weight, PackedWeight) else pack_weight(weight)
     outputs, channels, *kernel = weight.shape
     _check.same("the number of channels of x", x.shape[1], "the number of input channels of the weight", channels)
-    stride, padding = _check.each("stride", stride, 2, 1), _check.each("padding", padding, 2, 0)
+    stride, padding, threads = (
+        _check.each("stride", stride, 2, 1),
+        _check.each("padding", padding, 2, 0),
+        _check.threads(threads),
+    )
     height, width = size = _check.output_size(x.shape[2:], kernel, stride, padding)
     border = weight.border(x.shape[2:], stride, padding, size)
     y = np.empty((len(x), outputs, height * width), np.int32)
     for image, out in zip(x, y, strict=True):
         signs = np.empty((weight.bits.shape[3], *x.shape[2:]), np.uint64)
-        simd.share(_pack_channels, len(signs), threads, image.reshape(channels, -1), signs.reshape(len(signs), -1))
+        simd.share(_pack_channels, len(signs), threads, image, signs)
         rows = patches(signs, kernel, stride, padding, size, threads)  # (words kh kw, Ho Wo), 0 outside the image
         simd.share(_product, outputs, threads, weight.taps, rows, channels * kernel[0] * kernel[1], out)
         if border[0].size:
@@ -163,8 +169,8 @@ def _product(first, last, a, b, k, y):
 
 @numba.njit(nogil=True)
 def _pack_channels(first, last, x, words):
-    """Words ``first`` to ``last`` of the signs of ``x`` (C, pixels): bit j of word w is channel 64 w + j."""
-    channels, pixels = x.shape
+    """Words ``first`` to ``last`` of the signs of ``x`` (C, H, W): bit j of word w is channel 64 w + j."""
+    channels, pixels = len(x), x.shape[1] * x.shape[2]
     for w in range(first, last):
         for p in range(0, pixels, simd.I64):
             inside = min(simd.I64, pixels - p)

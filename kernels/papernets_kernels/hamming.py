@@ -34,7 +34,7 @@ def top_k(queries: np.ndarray, codes: np.ndarray, k: int, *, threads: int = 1) -
     k = _check.whole("k", k, 1)
     if k > len(codes):
         raise ValueError(f"k is {k}, and there are {len(codes)} codes; the largest k is {len(codes)}")
-    parts = min(_check.whole("threads", threads, 1), max(1, len(codes) // 1024))
+    parts = min(_check.threads(threads), max(1, len(codes) // 1024))
     edges = [len(codes) * part // parts for part in range(parts + 1)]
     near = np.empty((parts, len(queries), k), np.uint16)
     index = np.empty((parts, len(queries), k), np.int64)
@@ -55,9 +55,7 @@ def top_k(queries: np.ndarray, codes: np.ndarray, k: int, *, threads: int = 1) -
 
 def _codes(queries, codes) -> tuple[np.ndarray, np.ndarray]:
     queries, codes = (x[:, None] if np.ndim(x) == 1 else x for x in (queries, codes))
-    queries, codes = (
-        _check.array(name, x, np.uint64, "codes words") for name, x in (("queries", queries), ("codes", codes))
-    )
+    queries, codes = (_check.array(name, x, np.uint64, "codes words") for name, x in (("queries", queries), ("codes", codes)))
     _check.same("the number of words of a query", queries.shape[1], "the number of words of a code", codes.shape[1])
     if not 1 <= codes.shape[1] <= 1023:
         raise ValueError(f"a code has {codes.shape[1]} words; 1 to 1023 are possible (a distance is 16 bits)")
@@ -76,7 +74,7 @@ MANY = np.iinfo(np.uint16).max
 
 @numba.njit(nogil=True)
 def _block(codes, begin, end, panel):
-    """Codes ``begin`` to ``end`` word by word, in whole tiles, the last filled up with zeros: where, and the length of a row."""
+    """Codes ``begin`` to ``end`` word by word, the last tile filled up with zeros: their address, and the length of a row."""
     words = codes.shape[1]
     length = -(-(end - begin) // TILE) * TILE
     if words == 1 and length == end - begin:

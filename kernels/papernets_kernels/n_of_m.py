@@ -9,12 +9,13 @@ copied there first, a block of rows at a time, each register on a line of its ow
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numba
 import numpy as np
 
 from papernets_kernels import _check, simd
+from papernets_kernels._tiles import widths
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class NofM:
     def columns(self) -> np.ndarray:
         """(Co, K N / M) int32: the input of every weight."""
         groups = np.arange(self.values.shape[1], dtype=np.int32)[:, None] * self.m
-        return np.ascontiguousarray((self.indices + groups).reshape(len(self.values), -1), np.int32)
+        return np.ascontiguousarray((self.indices + groups).reshape(len(self.values), self.values.shape[1] * self.n), np.int32)
 
 
 def pack(weight: np.ndarray, n: int, m: int) -> NofM:
@@ -75,7 +76,7 @@ def unpack(packed: NofM) -> np.ndarray:
     """The weight (Co, K) that ``pack`` was given."""
     outputs, inputs = packed.shape
     weight = np.zeros((outputs, inputs), np.float32)
-    np.put_along_axis(weight, packed.columns.astype(np.int64), packed.values.reshape(outputs, packed.columns.shape[1]), 1)
+    np.put_along_axis(weight, packed.columns.astype(np.int64), packed.values.reshape(packed.columns.shape), 1)
     return weight
 
 
@@ -84,7 +85,8 @@ def matmul(packed: NofM, x: np.ndarray, *, threads: int = 1) -> np.ndarray:
     x = _check.array("x", x, np.float32, "K P")
     _check.same("the number of rows of x", x.shape[0], "the number of inputs of the weight", packed.shape[1])
     y = np.empty((packed.shape[0], x.shape[1]), np.float32)
-    simd.share(_product, len(y), threads, x, packed.values.reshape(len(y), -1), packed.columns, packed.n, packed.m, y)
+    product = _product(*widths(x.shape[1], WIDEST))
+    simd.share(product, len(y), threads, x, packed.values.reshape(packed.columns.shape), packed.columns, packed.n, packed.m, y)
     return y
 
 
@@ -94,49 +96,56 @@ WIDEST = min(8, simd.REGISTERS // 2 - 2)  # registers of pixels in a tile of two
 NEAR = 36 * 1024  # bytes of inputs that stay in the nearest cache, three quarters of 48 KB
 
 
-@numba.njit(nogil=True)
-def _product(first, last, x, values, columns, n, m, y):
-    """Outputs ``first`` to ``last``, tile by tile of pixels, block by block of inputs; sums wait in memory in between."""
-    inputs, pixels = x.shape
-    vectors = -(-pixels // simd.F32)
-    tiles = -(-vectors // WIDEST)
-    widest = -(-vectors // max(1, tiles))
-    near = max(1, NEAR // (max(1, widest) * simd.BYTES * m))  # groups in a block
-    blocks = max(1, -(-(inputs // m) // near))
-    near = -(-(inputs // m) // blocks)  # as even as can be
-    memory = np.empty((near * m + last - first + 1) * widest * simd.F32 + 16, np.float32)
-    panel = (simd.address(memory) + 63) & -64
-    for t in range(tiles):
-        begin, end = vectors * t // tiles, vectors * (t + 1) // tiles
-        p, width = begin * simd.F32, end - begin
-        inside = min(pixels, end * simd.F32) - p
-        line = simd.BYTES * width
-        sums = panel + line * near * m
-        for b in range(blocks):
-            k0, k1 = b * near * m, min(inputs, (b + 1) * near * m)
-            for k in range(k0, k1):
-                source, target = simd.address(x) + 4 * (k * pixels + p), panel + line * (k - k0)
-                for v in range(width):
-                    rest = min(simd.F32, inside - v * simd.F32)
-                    simd.store(target + simd.BYTES * v, 0, simd.load_f32_first(source + simd.BYTES * v, 1, rest), 1)
-            stage = (b == 0) + 2 * (b == blocks - 1)
-            for o in range(first, last, 2):
-                other = min(o + 1, last - 1)  # the last of an odd number is computed twice
-                q = k0 // m * n
-                weight = simd.address(values) + 4 * (columns.shape[1] * o + q)
-                column = simd.address(columns) + 4 * (columns.shape[1] * o + q)
-                apart = 4 * columns.shape[1] * (other - o)
-                out = simd.address(y) + 4 * (o * pixels + p), 4 * pixels * (other - o), inside
-                wait = sums + line * (o - first), line * (other - o)
-                _pair(width, panel - line * k0, weight, column, apart, (k1 - k0) // m * n, wait, stage, out)
-    simd.keep(memory)
+@cache
+def _product(*widths: int):
+    """The product for tiles of these widths, widest first."""
+    widest, pair = widths[0], _pairs(*widths)
+
+    @numba.njit(nogil=True)
+    def product(first, last, x, values, columns, n, m, y):
+        """Outputs ``first`` to ``last``, tile by tile of pixels, block by block of inputs; sums wait in memory in between."""
+        inputs, pixels = x.shape
+        vectors = -(-pixels // simd.F32)
+        tiles = -(-vectors // widest)
+        near = max(1, NEAR // (widest * simd.BYTES * m))  # groups in a block
+        blocks = max(1, -(-(inputs // m) // near))
+        near = -(-(inputs // m) // blocks)  # as even as can be
+        memory = np.empty((near * m + last - first + 1) * widest * simd.F32 + 16, np.float32)
+        panel = (simd.address(memory) + 63) & -64
+        for t in range(tiles):
+            begin, end = vectors * t // tiles, vectors * (t + 1) // tiles
+            p, width = begin * simd.F32, end - begin
+            inside = min(pixels, end * simd.F32) - p
+            line = simd.BYTES * width
+            sums = panel + line * near * m
+            for b in range(blocks):
+                k0, k1 = b * near * m, min(inputs, (b + 1) * near * m)
+                for k in range(k0, k1):
+                    source, target = simd.address(x) + 4 * (k * pixels + p), panel + line * (k - k0)
+                    for v in range(width):
+                        rest = min(simd.F32, inside - v * simd.F32)
+                        simd.store(target + simd.BYTES * v, 0, simd.load_f32_first(source + simd.BYTES * v, 1, rest), 1)
+                stage = (b == 0) + 2 * (b == blocks - 1)
+                for o in range(first, last, 2):
+                    other = min(o + 1, last - 1)  # the last of an odd number is computed twice
+                    q = k0 // m * n
+                    weight = simd.address(values) + 4 * (columns.shape[1] * o + q)
+                    column = simd.address(columns) + 4 * (columns.shape[1] * o + q)
+                    apart = 4 * columns.shape[1] * (other - o)
+                    out = simd.address(y) + 4 * (o * pixels + p), 4 * pixels * (other - o), inside
+                    wait = sums + line * (o - first), line * (other - o)
+                    pair(width, panel - line * k0, weight, column, apart, (k1 - k0) // m * n, wait, stage, out)
+        simd.keep(memory)
+
+    return product
 
 
-def _pairs(width: int):
-    """Two outputs by ``wanted`` registers of pixels, for every ``wanted`` up to ``width``.
+def _pairs(*widths: int):
+    """Two outputs by ``wanted`` registers of pixels, ``wanted`` being one of ``widths``.
 
     ``stage``: 1 for the first block of inputs (no sums yet), 2 for the last (the sums are the result), 3 for both.
     """
+    width = widths[0]
     line = simd.BYTES * width
 
     @numba.njit(nogil=True)
@@ -160,18 +169,15 @@ def _pairs(width: int):
             simd.store_first(y, 0, one, 1, inside)
             simd.store_first(y + y_apart, 0, two, 1, inside)
 
-    if width == 1:
+    if len(widths) == 1:
         return pair
-    narrower = _pairs(width - 1)
+    others = _pairs(*widths[1:])
 
     @numba.njit(nogil=True)
     def choose(wanted, x, weight, column, apart, count, wait, stage, out):
         if wanted == width:
             pair(wanted, x, weight, column, apart, count, wait, stage, out)
         else:
-            narrower(wanted, x, weight, column, apart, count, wait, stage, out)
+            others(wanted, x, weight, column, apart, count, wait, stage, out)
 
     return choose
-
-
-_pair = _pairs(WIDEST)

@@ -15,7 +15,7 @@ import numpy as np
 
 from papernets_kernels import _check, simd
 from papernets_kernels._patches import patches
-from papernets_kernels._tiles import tiles
+from papernets_kernels._tiles import tiles, widths
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ def matmul(packed: OneByN, x: np.ndarray, *, threads: int = 1) -> np.ndarray:
     x = _check.array("x", x, np.float32, "C P")
     _check.same("the number of rows of x", x.shape[0], "the number of input channels of the weight", packed.shape[1])
     y = np.empty((packed.shape[0], x.shape[1]), np.float32)
-    simd.share(_product(packed.n), len(packed.rows) - 1, threads, x, packed.values, *packed.taps, y)
+    product = _product(packed.n, *widths(x.shape[1], _widest(packed.n)))
+    simd.share(product, len(packed.rows) - 1, threads, x, packed.values, *packed.taps, y)
     return y
 
 
@@ -88,12 +89,17 @@ def conv2d(packed: OneByN, x: np.ndarray, stride=1, padding=0, *, threads: int =
     x = _check.array("x", x, np.float32, "B C H W")
     outputs, inputs, *kernel = packed.shape
     _check.same("the number of channels of x", x.shape[1], "the number of input channels of the weight", inputs)
-    stride, padding = _check.each("stride", stride, 2, 1), _check.each("padding", padding, 2, 0)
+    stride, padding, threads = (
+        _check.each("stride", stride, 2, 1),
+        _check.each("padding", padding, 2, 0),
+        _check.threads(threads),
+    )
     size = _check.output_size(x.shape[2:], kernel, stride, padding)
     y = np.empty((len(x), outputs, size[0] * size[1]), np.float32)
+    product = _product(packed.n, *widths(size[0] * size[1], _widest(packed.n)))
     for image, out in zip(x, y, strict=True):
         rows = patches(image, kernel, stride, padding, size, threads)  # (C kh kw, Ho Wo)
-        simd.share(_product(packed.n), len(packed.rows) - 1, threads, rows, packed.values, *packed.taps, out)
+        simd.share(product, len(packed.rows) - 1, threads, rows, packed.values, *packed.taps, out)
     return y.reshape(len(x), outputs, *size)
 
 
@@ -101,17 +107,16 @@ def conv2d(packed: OneByN, x: np.ndarray, stride=1, padding=0, *, threads: int =
 
 
 @cache
-def _product(n: int):
+def _product(n: int, *widths: int):
     """Groups ``first`` to ``last`` of ``y``: for each tile of pixels, each group adds its kept blocks."""
-    rows = _rows(n)
-    widest = simd.registers(rows)
-    tile = tiles(rows, n, widest)
+    rows, widest = _rows(n), widths[0]
+    tile = tiles(rows, n, *widths)
 
     @numba.njit(nogil=True)
     def product(first, last, x, values, columns, pointers, y):
         pixels = x.shape[1]
         vectors = -(-pixels // simd.F32)
-        count = -(-vectors // widest)  # tiles, of as even a width as can be
+        count = -(-vectors // widest)
         for t in range(count):
             begin, end = vectors * t // count, vectors * (t + 1) // count
             p = begin * simd.F32
@@ -121,7 +126,7 @@ def _product(n: int):
                     weight = simd.address(values) + 4 * r
                     out = simd.address(y) + 4 * ((g * n + r) * pixels + p)
                     blocks = pointers[g], pointers[g + 1]
-                    tile(end - begin, simd.address(x) + 4 * p, 4 * pixels, inside, weight, columns, blocks, out, False)
+                    tile(end - begin, simd.address(x) + 4 * p, 4 * pixels, inside, weight, columns, blocks, out)
 
     return product
 
@@ -130,3 +135,7 @@ def _rows(n: int) -> int:
     """Rows of a tile: the divisor of ``n`` with most multiply-adds a load (an input may lie on two cache lines)."""
     divisors = [rows for rows in range(1, n + 1) if n % rows == 0 and rows < simd.REGISTERS // 2]
     return max(divisors, key=lambda rows: rows * simd.registers(rows) / (rows + 2 * simd.registers(rows)))
+
+
+def _widest(n: int) -> int:
+    return min(12, simd.registers(_rows(n)))

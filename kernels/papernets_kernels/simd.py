@@ -17,6 +17,7 @@ registers than a machine has would still be right: LLVM splits it.
 """
 
 import re
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -28,6 +29,8 @@ from numba.core import cgutils, config
 from numba.core.datamodel import models
 from numba.core.errors import RequireLiteralValue
 from numba.extending import intrinsic, register_model
+
+from papernets_kernels import _check
 
 # ---- the machine -----------------------------------------------------------------------------------------------------
 
@@ -200,23 +203,6 @@ def _loads(kind: Vector):
         return tile(types.int64, count), emit
 
     return load
-
-
-@intrinsic(prefer_literal=True)
-def load_rows_f32(typingctx, start, stride, rows, vectors):
-    """The tile that ``store`` wrote."""
-    rows_, vectors_ = _literal(rows, vectors)
-    tile = types.UniTuple(f32, rows_ * vectors_)
-
-    def emit(context, builder, signature, arguments):
-        start, stride = arguments[:2]
-        values = []
-        for r in range(rows_):
-            row = builder.add(start, builder.mul(stride, ir.Constant(stride.type, r)))
-            values += [_load(builder, row, v * BYTES, context.get_value_type(f32)) for v in range(vectors_)]
-        return _make(context, builder, tile, values)
-
-    return tile(types.int64, types.int64, rows, vectors), emit
 
 
 def _loads_first(kind: Vector):
@@ -454,7 +440,7 @@ def rows_at(typingctx, indices, start, stride, rows):
 @intrinsic(prefer_literal=True)
 def outer_rows_f32(typingctx, acc, scalars, offset, row, rows, vectors):
     """As ``outer_f32``; the r-th number is ``offset`` bytes behind the r-th of the addresses ``scalars``."""
-    rows_, vectors_ = _literal(rows, vectors)
+    _, vectors_ = _literal(rows, vectors)
 
     def emit(context, builder, signature, arguments):
         acc, scalars, offset, row = arguments[:4]
@@ -641,7 +627,6 @@ def put_sign(typingctx, bits, start, inside, place):
 
     def emit(context, builder, signature, arguments):
         bits, start, inside, place = arguments
-        words = context.get_value_type(i64)
         numbers = ir.VectorType(ir.FloatType(), I64)
         zero = ir.Constant(numbers, None)
         x = _masked(builder, "load", numbers, zero, _at(builder, start, 0, numbers), _mask(builder, inside, 0, I64))
@@ -660,6 +645,19 @@ def align(x: np.ndarray) -> np.ndarray:
     return copy
 
 
+_kept = threading.local()
+
+
+def scratch(count: int) -> np.ndarray:
+    """``count`` uninitialised float32 on a cache line, the same memory at every call of a thread, for one user at a time.
+
+    New memory is given by the system page by page, filled with zeros, which can take longer than the work done in it.
+    """
+    if getattr(_kept, "memory", None) is None or _kept.memory.size < count:
+        _kept.memory = aligned(count, np.float32)
+    return _kept.memory[:count]
+
+
 # ---- threads ---------------------------------------------------------------------------------------------------------
 
 
@@ -674,9 +672,7 @@ def share(kernel, size: int, threads: int, *arguments) -> None:
     The kernel must release the interpreter lock (``nogil``) and compute each item without regard to the part it is in;
     then the result is the same for every number of threads.
     """
-    if not isinstance(threads, int | np.integer) or isinstance(threads, bool) or threads < 1:
-        raise ValueError(f"threads is {threads!r}; it is a whole number of at least 1")
-    parts = min(int(threads), size)
+    parts = min(_check.threads(threads), size)
     if parts <= 1:
         if size:
             kernel(0, size, *arguments)

@@ -125,7 +125,7 @@ def _sorted_keys(coordinates: np.ndarray) -> tuple[np.ndarray, np.ndarray | None
         if len(twice):
             one, other = sorted(order[twice[0] : twice[0] + 2].tolist())
             voxel = tuple(coordinates[one].tolist())
-            raise ValueError(f"voxels {one} and {other} are both at {voxel}; each place is taken once: give np.unique(..., axis=0)")
+            raise ValueError(f"voxels {one} and {other} are both at {voxel}; a place is taken once: np.unique(..., axis=0)")
     return keys, order
 
 
@@ -179,9 +179,10 @@ def _renumber(first, last, order, pointers, inputs, outputs):
 
 
 def strided_rulebook(coordinates: np.ndarray, kernel_size: int = 2, stride: int = 2) -> Rulebook:
-    """The rulebook of a convolution that coarsens: output u exists where an input lies at ``u stride + d``, 0 <= d < kernel_size.
+    """The rulebook of a convolution that coarsens: output u exists where an input lies at ``u stride + d``.
 
-    Plane k of kernel size s has ``d = (k // s^2, k // s % s, k % s)``. Outputs are sorted by z, y, x.
+    Each coordinate of d is from 0 to ``kernel_size`` - 1; plane k of kernel size s has ``d = (k // s^2, k // s % s, k % s)``.
+    Outputs are sorted by z, y, x; as at the border of a convolution without padding, none is negative.
     """
     kernel_size, stride = _check.whole("kernel_size", kernel_size, 1), _check.whole("stride", stride, 1)
     coordinates = _coordinates(coordinates)
@@ -424,5 +425,5 @@ def _distinct(pointers, indices, order, tile, inputs):
 
 
 def locality(book: Rulebook, tile: int, order: np.ndarray | None = None) -> float:
-    """Distinct inputs of a tile for each of its outputs, u(tile): the average receptive field at 1, towards 1 in good orders."""
+    """Distinct inputs of a tile for each of its outputs, u(tile): the average receptive field for 1, near 1 in good orders."""
     return distinct_inputs(book, tile, order) / book.outputs if book.outputs else 0.0

@@ -74,13 +74,14 @@ class SharedWeight:
     def rows(self) -> np.ndarray:
         """(n, 3) int32: where among the 24 sums of a row of three inputs, in bytes, each row of a kernel is."""
         code = (self.codebook > 0) @ np.array([4, 2, 1])  # (n, 3), 0 ... 7
-        return np.ascontiguousarray((code + [0, 8, 16]) * simd.BYTES, np.int32)
+        return np.ascontiguousarray((code + np.array([0, 8, 16])) * simd.BYTES, np.int32)
 
 
 def conv2d(x: np.ndarray, ids, codebook=None, stride=1, padding=0, *, threads: int = 1) -> np.ndarray:
-    """The signs of ``x`` (B, C, H, W) float32 (0 counts as +1, NaN as -1) convolved with ``codebook[ids]``: (B, Co, Ho, Wo) int32.
+    """The signs of ``x`` (B, C, H, W) float32 convolved with ``codebook[ids]``: (B, Co, Ho, Wo) int32.
 
-    ``ids`` (Co, C) and ``codebook`` (n, 3, 3), or a ``SharedWeight`` made of both before. Outside the image is nothing.
+    Zero counts as +1 and NaN as -1. Give ``ids`` (Co, C) and ``codebook`` (n, 3, 3), or a ``SharedWeight`` made of both
+    before. Places outside the image add nothing.
     """
     x = _check.array("x", x, np.float32, "B C H W")
     if isinstance(ids, SharedWeight) != (codebook is None):
@@ -88,20 +89,25 @@ def conv2d(x: np.ndarray, ids, codebook=None, stride=1, padding=0, *, threads: i
     weight = ids if codebook is None else SharedWeight(ids, codebook)
     outputs, channels = weight.ids.shape
     _check.same("the number of channels of x", x.shape[1], "the number of input channels of ids", channels)
-    stride, padding = _check.each("stride", stride, 2, 1), _check.each("padding", padding, 2, 0)
+    stride, padding, threads = (
+        _check.each("stride", stride, 2, 1),
+        _check.each("padding", padding, 2, 0),
+        _check.threads(threads),
+    )
     height, width = size = _check.output_size(x.shape[2:], (3, 3), stride, padding)
     # With a stride, the inputs of one remainder lie side by side: a tap reads one of these planes without gaps. A plane
     # has room for the taps' shift behind each line; the outputs computed there are dropped.
     lines = [out + 2 // step for out, step in zip(size, stride, strict=True)]
     plane = lines[0] * lines[1]
     tiles = -(-(size[0] * lines[1]) // simd.I8) if height * width else 0
-    signs = np.zeros((channels, stride[0] * stride[1] * plane + simd.I8), np.int8)
+    signs = np.zeros((channels, stride[0] * stride[1] * plane + simd.I8 + 2), np.int8)
     y = np.zeros((len(x), outputs, height, width), np.int32)
-    taps = [[(i % stride[0] * stride[1] + j % stride[1]) * plane + i // stride[0] * lines[1] + j // stride[1] for j in range(3)] for i in range(3)]
-    geometry = lines[1], np.array(taps, np.int64).reshape(-1)
+    i, j = np.divmod(np.arange(9), 3)  # of a tap: its plane, and its shift in it
+    shift = i // stride[0] * lines[1] + j // stride[1]
+    taps = (i % stride[0] * stride[1] + j % stride[1]) * plane + shift
     for image, out in zip(x, y, strict=True):
         simd.share(_signs, channels, threads, image, *stride, *padding, *lines, signs)
-        simd.share(_lookups, tiles, threads, signs, *geometry, weight.rows, weight.offsets, weight.together, out)
+        simd.share(_lookups, tiles, threads, signs, lines[1], taps, weight.rows, weight.offsets, weight.together, out)
     return y
 
 
@@ -174,12 +180,11 @@ def _table(source, taps, rows, threes, table):
         b = simd.load_i8(source + taps[3 * i + 1], 1)
         c = simd.load_i8(source + taps[3 * i + 2], 1)
         plus, minus = simd.add(a, b), simd.subtract(a, b)
-        # the eight signs of (a, b, c), + + + last
-        out = threes + 8 * i * step
-        none = simd.zeros_i8(1, 1)
-        for place, sum_ in ((7, simd.add(plus, c)), (6, simd.subtract(plus, c)), (5, simd.add(minus, c)), (4, simd.subtract(minus, c))):
-            simd.store(out + place * step, 0, sum_, 1)
-            simd.store(out + (7 - place) * step, 0, simd.subtract(none, sum_), 1)
+        # the eight signs of (a, b, c), from - - - to + + +
+        sums = simd.subtract(minus, c), simd.add(minus, c), simd.subtract(plus, c), simd.add(plus, c)
+        for place in range(4):
+            simd.store(threes + (8 * i + 4 + place) * step, 0, sums[place], 1)
+            simd.store(threes + (8 * i + 3 - place) * step, 0, simd.subtract(simd.zeros_i8(1, 1), sums[place]), 1)
     for k in range(len(rows)):
         first = simd.add(simd.load_i8(threes + rows[k, 0], 1), simd.load_i8(threes + rows[k, 1], 1))
         simd.store(table + k * step, 0, simd.add(first, simd.load_i8(threes + rows[k, 2], 1)), 1)

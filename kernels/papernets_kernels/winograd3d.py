@@ -37,9 +37,10 @@ class Winograd:
     def groups(self) -> np.ndarray:
         """(columns, ceil(Co / ROWS), C, ROWS): the weights in the order in which the product reads them."""
         columns, outputs, inputs = self.u.shape
-        filled = np.zeros((columns, -(-outputs // ROWS) * ROWS, inputs), np.float32)
+        count = -(-outputs // ROWS)
+        filled = np.zeros((columns, count * ROWS, inputs), np.float32)
         filled[:, :outputs] = self.u
-        return np.ascontiguousarray(filled.reshape(columns, -1, ROWS, inputs).transpose(0, 1, 3, 2))
+        return np.ascontiguousarray(filled.reshape(columns, count, ROWS, inputs).transpose(0, 1, 3, 2))
 
     @cached_property
     def slots(self) -> np.ndarray:
@@ -87,9 +88,9 @@ def _keep(u: np.ndarray, columns) -> Winograd:
     """``u`` (Co, C, 64) float64 at ``columns``."""
     if columns is None:
         columns = np.arange(64)
-    columns = _check.integers("columns", columns, "columns", 0, 64)
-    if columns.size == 0:
+    if np.size(columns) == 0:
         raise ValueError("columns is empty; a layer keeps at least 1 of its 64 columns")
+    columns = _check.integers("columns", columns, "columns", 0, 64)
     if (np.diff(columns.astype(np.int64)) <= 0).any():
         raise ValueError(f"columns is {columns.tolist()}; they ascend, each once: give np.unique(columns)")
     return Winograd(np.ascontiguousarray(u.transpose(2, 0, 1)[columns], np.float32), columns.astype(np.int64))
@@ -104,33 +105,33 @@ def conv3d(x: np.ndarray, weight: np.ndarray | Winograd, padding=0, *, threads: 
     weight = weight if isinstance(weight, Winograd) else pack(weight)
     outputs, inputs = weight.shape[:2]
     _check.same("the number of channels of x", x.shape[1], "the number of input channels of the weight", inputs)
-    padding = _check.each("padding", padding, 3, 0)
+    padding, threads = _check.each("padding", padding, 3, 0), _check.threads(threads)
     size = _check.output_size(x.shape[2:], (3, 3, 3), (1, 1, 1), padding)
     across = tuple(-(-out // 2) for out in size)  # tiles along each axis
     y = np.empty((len(x), outputs, *size), np.float32)
-    rows = _rows_of_tiles(across, inputs + outputs, _check.whole("threads", threads, 1))
-    blocks = -(-across[0] * across[1] // rows)
-    order = np.arange(inputs, dtype=np.int32)
+    count = across[0] * across[1] * across[2]
+    together = _together(count, threads)
     columns, groups, *_ = weight.groups.shape
-    vectors = -(-rows * across[2] // simd.F32)
+    vectors = -(-together // simd.F32)
     room = (columns * (inputs + groups * ROWS) * vectors + 64 * (vectors + 1) + 64) * simd.F32
+    order = np.arange(inputs, dtype=np.int32)
 
-    def layer(first, last, *arguments):  # numpy's memory, and not numba's: large pages, where the system has them
-        _layer(first, last, simd.aligned(room, np.float32), *arguments)
+    def layer(first, last, *arguments):
+        _layer(first, last, simd.scratch(room), *arguments)
 
     for image, out in zip(x, y, strict=True):
         planes = _planes(image, padding, across, threads)
-        simd.share(layer, blocks, threads, rows, planes, across, weight.groups, weight.slots, order, out)
+        simd.share(layer, -(-count // together), threads, together, planes, across, weight.groups, weight.slots, order, out)
     return y
 
 
-def _rows_of_tiles(across, channels: int, threads: int) -> int:
-    """Rows of tiles to transform, multiply and transform back at a time: about 16 MB of them, with full registers."""
-    every = max(1, across[0] * across[1])
-    most = max(1, min(every, 2**16 // max(1, channels) // max(1, across[2]), -(-every // threads)))
+def _together(count: int, threads: int) -> int:
+    """How many tiles to transform, multiply and transform back at a time.
+
+    With fewer the weights are fetched too often, with more what one step hands to the next leaves the caches.
+    """
     panel = WIDTH * simd.F32
-    filled = [(rows * across[2] / max(panel, -(-rows * across[2] // panel) * panel), rows) for rows in range(1, most + 1)]
-    return max(filled)[1]
+    return max(1, min(count if count <= 3 * panel else 2 * panel, -(-count // threads)))
 
 
 def _planes(image: np.ndarray, padding, across, threads: int) -> np.ndarray:
@@ -167,33 +168,34 @@ def _split(first, last, image, pz, py, px, az, ay, ax, planes):
 
 ROWS = 8 if simd.REGISTERS >= 32 else 4
 WIDTH = simd.registers(ROWS)
-DEPTH = 24 * 1024 // (WIDTH * simd.BYTES)  # input channels of which a panel stays in half of the nearest cache
-_tile = tiles(ROWS, ROWS, WIDTH)
+_tile = tiles(ROWS, ROWS, *range(WIDTH, 0, -1))
 
 
 @numba.njit(nogil=True)
-def _layer(first, last, memory, rows, planes, across, groups, slots, order, y):
-    """Blocks ``first`` to ``last`` of ``rows`` rows of tiles: transform, multiply, transform back.
+def _layer(first, last, memory, together, planes, across, groups, slots, order, y):
+    """Blocks ``first`` to ``last`` of ``together`` tiles: transform, multiply, transform back.
 
     The transforms write and read lines, one for each position, with all tiles of the block; the products want panels, a few
-    registers of tiles wide, that lie in one piece.
+    registers of tiles wide, that lie in one piece. A row of tiles ends where it will: what a transform computes for tiles
+    behind the end is overwritten by the next row.
     """
     columns, group_count, inputs, _ = groups.shape
     outputs, wide = group_count * ROWS, across[2]
-    vectors = -(-(rows * wide) // simd.F32)
+    vectors = -(-together // simd.F32)
     line = simd.BYTES * (vectors + 1)  # room behind the last tile
     v = simd.address(memory)
     z = v + columns * inputs * vectors * simd.BYTES
     lines = z + columns * outputs * vectors * simd.BYTES
     scratch = lines + 64 * line
     for block in range(first, last):
-        row0, row1 = block * rows, min(across[0] * across[1], (block + 1) * rows)
-        vectors = -(-((row1 - row0) * wide) // simd.F32)
+        t0, t1 = block * together, min(across[0] * across[1] * wide, (block + 1) * together)
+        vectors = -(-(t1 - t0) // simd.F32)
         parts = -(-vectors // WIDTH)
         for c in range(inputs):
-            for row in range(row0, row1):
-                for t in range(0, wide, simd.F32):
-                    _forward(planes, c, row, t, across, slots, scratch, lines + 4 * ((row - row0) * wide + t), line)
+            t = t0
+            while t < t1:
+                _forward(planes, c, t // wide, t % wide, across, slots, scratch, lines + 4 * (t - t0), line)
+                t += min(simd.F32, wide - t % wide)
             for p in range(columns):
                 for part in range(parts):
                     begin, end = vectors * part // parts, vectors * (part + 1) // parts
@@ -206,11 +208,9 @@ def _layer(first, last, memory, rows, planes, across, groups, slots, order, y):
                 source = v + simd.BYTES * (p * vectors + begin) * inputs
                 out = z + simd.BYTES * (p * vectors + begin) * outputs
                 apart = simd.BYTES * (end - begin)
-                for c in range(0, inputs, DEPTH):
-                    some = c, min(inputs, c + DEPTH)
-                    for g in range(group_count):
-                        weight = simd.address(groups) + 4 * (p * group_count + g) * inputs * ROWS
-                        _tile(end - begin, source, apart, apart // 4, weight, order, some, out + apart * ROWS * g, c > 0)
+                for g in range(group_count):
+                    weight = simd.address(groups) + 4 * (p * group_count + g) * inputs * ROWS
+                    _tile(end - begin, source, apart, apart // 4, weight, order, (0, inputs), out + apart * ROWS * g)
         for o in range(len(y)):
             for p in range(columns):
                 for part in range(parts):
@@ -218,9 +218,11 @@ def _layer(first, last, memory, rows, planes, across, groups, slots, order, y):
                     panel = z + simd.BYTES * ((p * vectors + begin) * outputs + o * (end - begin))
                     for i in range(begin, end):
                         simd.store(lines + line * p + simd.BYTES * i, 0, simd.load_f32(panel + simd.BYTES * (i - begin), 1), 1)
-            for row in range(row0, row1):
-                for t in range(0, wide, simd.F32):
-                    _backward(lines + 4 * ((row - row0) * wide + t), line, slots, scratch, row, t, across, y[o])
+            t = t0
+            while t < t1:
+                some = min(simd.F32, wide - t % wide, t1 - t)
+                _backward(lines + 4 * (t - t0), line, slots, scratch, t // wide, t % wide, some, across, y[o])
+                t += some
 
 
 @numba.njit(nogil=True)
@@ -262,8 +264,8 @@ def _forward(planes, c, row, t, across, slots, scratch, out, apart):
 
 
 @numba.njit(nogil=True)
-def _backward(source, apart, slots, scratch, row, t, across, y):
-    """A^T along each axis; a position that no product made counts as zero. Writes 2x2x2 outputs of each tile."""
+def _backward(source, apart, slots, scratch, row, t, some, across, y):
+    """A^T along each axis; a position that no product made counts as zero. Writes 2x2x2 outputs of ``some`` tiles."""
     tz, ty = row // across[1], row % across[1]
     for p in range(64):
         if slots[p] >= 0:
@@ -288,7 +290,7 @@ def _backward(source, apart, slots, scratch, row, t, across, y):
                 continue
             m0, m1, m2, m3 = _four(scratch + simd.BYTES * (16 * i + 4 * j), simd.BYTES)
             even, odd = simd.add(simd.add(m0, m1), m2), simd.subtract(simd.subtract(m1, m2), m3)
-            inside = min(2 * simd.F32, y.shape[2] - 2 * t)
+            inside = min(2 * some, y.shape[2] - 2 * t)
             out = simd.address(y) + 4 * (((2 * tz + i) * y.shape[1] + 2 * ty + j) * y.shape[2] + 2 * t)
             simd.store_first(out, 0, simd.interleave(even, odd), 1, inside)
 
