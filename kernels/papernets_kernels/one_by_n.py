@@ -126,7 +126,8 @@ def _product(n: int, *widths: int):
                     weight = simd.address(values) + 4 * r
                     out = simd.address(y) + 4 * ((g * n + r) * pixels + p)
                     blocks = pointers[g], pointers[g + 1]
-                    tile(end - begin, simd.address(x) + 4 * p, 4 * pixels, inside, weight, columns, blocks, out)
+                    source = simd.address(x) + 4 * p
+                    tile(end - begin, source, 4 * pixels, inside, weight, columns, blocks, out, 4 * pixels)
 
     return product
 

@@ -144,7 +144,8 @@ def n_of_m_matmul(weight, n, m, x):
     values, indices = n_of_m_pack(weight, n, m)
     y = np.zeros((len(weight), x.shape[1]))
     for row, group, place in np.ndindex(values.shape):
-        y[row] += np.float64(values[row, group, place]) * np.float64(x[group * m + indices[row, group, place]])
+        k = group * m + int(indices[row, group, place])  # an index is one byte, the sum may need more
+        y[row] += np.float64(values[row, group, place]) * np.float64(x[k])
     return y
 
 

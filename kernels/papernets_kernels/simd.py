@@ -377,6 +377,23 @@ def interleave(typingctx, even, odd):
     return wide(even, odd), emit
 
 
+@intrinsic
+def deinterleave(typingctx, tile):
+    """The lanes of two registers with even and with odd places: two tiles of one register."""
+    one = types.UniTuple(tile.dtype, 1)
+
+    def emit(context, builder, signature, arguments):
+        a, b = _parts(builder, arguments[0])
+        lanes = a.type.count
+        found = []
+        for odd in range(2):
+            mask = ir.Constant(ir.VectorType(_i32, lanes), [2 * i + odd for i in range(lanes)])
+            found.append(_make(context, builder, one, [builder.shuffle_vector(a, b, mask)]))
+        return context.make_tuple(builder, signature.return_type, found)
+
+    return types.UniTuple(one, 2)(tile), emit
+
+
 # ---- the inner steps of the products ---------------------------------------------------------------------------------
 
 

@@ -113,7 +113,7 @@ def conv3d(x: np.ndarray, weight: np.ndarray | Winograd, padding=0, *, threads: 
     together = _together(count, threads)
     columns, groups, *_ = weight.groups.shape
     vectors = -(-together // simd.F32)
-    room = (columns * (inputs + groups * ROWS) * vectors + 64 * (vectors + 1) + 64) * simd.F32
+    room = (columns * inputs * vectors + (columns * groups * ROWS + 64) * (vectors + 1) + 64) * simd.F32
     order = np.arange(inputs, dtype=np.int32)
 
     def layer(first, last, *arguments):
@@ -157,11 +157,16 @@ def _split(first, last, image, pz, py, px, az, ay, ax, planes):
                 even[:] = 0
                 odd[:] = 0
                 if pz <= z < pz + depth and py <= y < py + height:
-                    row = image[c, z - pz, y - py]
-                    for x in range(px % 2, width, 2):  # input x is at x + px of the padded row
-                        even[(x + px) // 2] = row[x]
-                    for x in range(1 - px % 2, width, 2):
-                        odd[(x + px) // 2] = row[x]
+                    for x in range(0, width, 2 * simd.F32):  # input x is at x + px of the padded row
+                        source = simd.address(image) + 4 * (((c * depth + z - pz) * height + y - py) * width + x)
+                        first_half, second_half = simd.deinterleave(simd.load_f32_first(source, 2, width - x))
+                        at, rest = (x + px) // 2, (width - x + 1) // 2
+                        if px % 2 == 0:
+                            simd.store_first(simd.address(even) + 4 * at, 0, first_half, 1, rest)
+                            simd.store_first(simd.address(odd) + 4 * at, 0, second_half, 1, (width - x) // 2)
+                        else:
+                            simd.store_first(simd.address(odd) + 4 * at, 0, first_half, 1, rest)
+                            simd.store_first(simd.address(even) + 4 * at + 4, 0, second_half, 1, (width - x) // 2)
 
 
 # ---- the kernel ------------------------------------------------------------------------------------------------------
@@ -175,9 +180,9 @@ _tile = tiles(ROWS, ROWS, *range(WIDTH, 0, -1))
 def _layer(first, last, memory, together, planes, across, groups, slots, order, y):
     """Blocks ``first`` to ``last`` of ``together`` tiles: transform, multiply, transform back.
 
-    The transforms write and read lines, one for each position, with all tiles of the block; the products want panels, a few
-    registers of tiles wide, that lie in one piece. A row of tiles ends where it will: what a transform computes for tiles
-    behind the end is overwritten by the next row.
+    The transforms write and read lines, one for each position, with all tiles of the block; the products want their inputs
+    in panels, a few registers of tiles wide, that lie in one piece. A row of tiles ends where it will: what a transform
+    computes for tiles behind the end is overwritten by the next row.
     """
     columns, group_count, inputs, _ = groups.shape
     outputs, wide = group_count * ROWS, across[2]
@@ -185,7 +190,7 @@ def _layer(first, last, memory, together, planes, across, groups, slots, order, 
     line = simd.BYTES * (vectors + 1)  # room behind the last tile
     v = simd.address(memory)
     z = v + columns * inputs * vectors * simd.BYTES
-    lines = z + columns * outputs * vectors * simd.BYTES
+    lines = z + columns * outputs * line
     scratch = lines + 64 * line
     for block in range(first, last):
         t0, t1 = block * together, min(across[0] * across[1] * wide, (block + 1) * together)
@@ -206,22 +211,17 @@ def _layer(first, last, memory, together, planes, across, groups, slots, order, 
             for part in range(parts):
                 begin, end = vectors * part // parts, vectors * (part + 1) // parts
                 source = v + simd.BYTES * (p * vectors + begin) * inputs
-                out = z + simd.BYTES * (p * vectors + begin) * outputs
+                out = z + line * p + simd.BYTES * begin
                 apart = simd.BYTES * (end - begin)
                 for g in range(group_count):
                     weight = simd.address(groups) + 4 * (p * group_count + g) * inputs * ROWS
-                    _tile(end - begin, source, apart, apart // 4, weight, order, (0, inputs), out + apart * ROWS * g)
+                    target = out + line * columns * ROWS * g
+                    _tile(end - begin, source, apart, apart // 4, weight, order, (0, inputs), target, line * columns)
         for o in range(len(y)):
-            for p in range(columns):
-                for part in range(parts):
-                    begin, end = vectors * part // parts, vectors * (part + 1) // parts
-                    panel = z + simd.BYTES * ((p * vectors + begin) * outputs + o * (end - begin))
-                    for i in range(begin, end):
-                        simd.store(lines + line * p + simd.BYTES * i, 0, simd.load_f32(panel + simd.BYTES * (i - begin), 1), 1)
             t = t0
             while t < t1:
                 some = min(simd.F32, wide - t % wide, t1 - t)
-                _backward(lines + 4 * (t - t0), line, slots, scratch, t // wide, t % wide, some, across, y[o])
+                _backward(z + line * columns * o + 4 * (t - t0), line, slots, scratch, t // wide, t % wide, some, across, y[o])
                 t += some
 
 
