@@ -639,6 +639,22 @@ def transpose_i64(typingctx, start, words):
 
 
 @intrinsic
+def signs_i8(typingctx, start, inside):
+    """+1 or -1, as 8-bit numbers, for as many float32 as a register holds: +1 for those of at least 0 (NaN is not)."""
+    kind = types.UniTuple(Vector(types.int8, F32), 1)
+
+    def emit(context, builder, signature, arguments):
+        start, inside = arguments
+        numbers, small = context.get_value_type(f32), context.get_value_type(kind.dtype)
+        zero = ir.Constant(numbers, None)
+        x = _masked(builder, "load", numbers, zero, _at(builder, start, 0, numbers), _mask(builder, inside, 0, F32))
+        one, minus = (ir.Constant(small, [sign] * F32) for sign in (1, -1))
+        return _make(context, builder, kind, [builder.select(builder.fcmp_ordered(">=", x, zero), one, minus)])
+
+    return kind(types.int64, types.int64), emit
+
+
+@intrinsic
 def put_sign(typingctx, bits, start, inside, place):
     """Sets bit ``place`` of the 64-bit lanes whose float32, at ``start`` and behind, is at least 0 (NaN is not)."""
 

@@ -128,8 +128,14 @@ def _signs(first, last, image, sy, sx, py, px, high, wide, signs):
                     out = ((i * sx + j) * high + y) * wide
                     begin = min(wide, max(0, -(-(px - j) // sx)))
                     end = max(begin, min(wide, (width - 1 + px - j) // sx + 1))
-                    for x in range(begin, end):
-                        signs[c, out + x] = 1 if image[c, source, x * sx + j - px] >= 0 else -1
+                    if sx == 1:
+                        line = simd.address(image) + 4 * ((c * height + source) * width + j - px)
+                        target = simd.address(signs) + c * signs.shape[1] + out
+                        for x in range(begin, end, simd.F32):
+                            simd.store_first(target + x, 0, simd.signs_i8(line + 4 * x, end - x), 1, end - x)
+                    else:
+                        for x in range(begin, end):
+                            signs[c, out + x] = 1 if image[c, source, x * sx + j - px] >= 0 else -1
 
 
 MOST = 32767 // 9 // 14 * 14  # channels whose sum fits 16 bits
