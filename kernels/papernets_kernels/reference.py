@@ -178,13 +178,14 @@ def winograd3d(x, weight, padding=0, columns=None):
     size = [max(0, length - 2) for length in x.shape[2:]]
     x = np.pad(x, [(0, 0), (0, 0), *((0, n % 2) for n in size)])  # whole tiles; what they add is cut off below
     y = np.zeros((len(x), u.shape[1], *(n + n % 2 for n in size)))
+    of_input, of_output = cube(B_T), cube(A_T)
     for image, tile in product(range(len(x)), np.ndindex(*(n // 2 for n in y.shape[2:]))):
         z, r, c = (2 * place for place in tile)
-        v = cube(B_T) @ x[image, :, z : z + 4, r : r + 4, c : c + 4].reshape(-1, 64).T  # (64, C)
+        v = of_input @ x[image, :, z : z + 4, r : r + 4, c : c + 4].reshape(-1, 64).T  # (64, C)
         products = np.zeros((64, u.shape[1]))
         for p in kept:
             products[p] = u[p] @ v[p]  # (Co,)
-        y[image, :, z : z + 2, r : r + 2, c : c + 2] = (cube(A_T) @ products).T.reshape(-1, 2, 2, 2)
+        y[image, :, z : z + 2, r : r + 2, c : c + 2] = (of_output @ products).T.reshape(-1, 2, 2, 2)
     return y[:, :, : size[0], : size[1], : size[2]]
 
 

@@ -679,16 +679,21 @@ def align(x: np.ndarray) -> np.ndarray:
 
 
 _kept = threading.local()
+KEPT = 2**26  # bytes; what is larger is given back
 
 
-def scratch(count: int) -> np.ndarray:
-    """``count`` uninitialised float32 on a cache line, the same memory at every call of a thread, for one user at a time.
+def scratch(purpose: str, shape, dtype=np.float32) -> np.ndarray:
+    """An uninitialised array on a cache line, in the same memory at every call of a thread for the same ``purpose``.
 
     New memory is given by the system page by page, filled with zeros, which can take longer than the work done in it.
     """
-    if getattr(_kept, "memory", None) is None or _kept.memory.size < count:
-        _kept.memory = aligned(count, np.float32)
-    return _kept.memory[:count]
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = vars(_kept).get(purpose)
+    if memory is None or memory.size < size:
+        memory = aligned(size, np.uint8)
+        if size <= KEPT:
+            setattr(_kept, purpose, memory)
+    return memory[:size].view(dtype).reshape(shape)
 
 
 # ---- threads ---------------------------------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ def conv3d(x: np.ndarray, weight: np.ndarray | Winograd, padding=0, *, threads: 
     order = np.arange(inputs, dtype=np.int32)
 
     def layer(first, last, *arguments):
-        _layer(first, last, simd.scratch(room), *arguments)
+        _layer(first, last, simd.scratch("winograd", room), *arguments)
 
     for image, out in zip(x, y, strict=True):
         planes = _planes(image, padding, across, threads)
@@ -140,7 +140,7 @@ def _planes(image: np.ndarray, padding, across, threads: int) -> np.ndarray:
     Input 2 t + r of tile t lies at t of plane r, so what neighbouring tiles read lies side by side.
     """
     volume = (across[0] + 1) * (across[1] + 1) * (across[2] + 1)
-    planes = np.empty((len(image), 8 * volume + simd.F32), np.float32)  # room behind the last row
+    planes = simd.scratch("planes", (len(image), 8 * volume + simd.F32))  # room behind the last row
     simd.share(_split, len(image), threads, image, *padding, *across, planes)
     return planes
 
@@ -218,6 +218,8 @@ def _layer(first, last, memory, together, planes, across, groups, slots, order, 
                     target = out + line * columns * ROWS * g
                     _tile(end - begin, source, apart, apart // 4, weight, order, (0, inputs), target, line * columns)
         for o in range(len(y)):
+            for byte in range(0, line * columns, 64):  # the lines of the next output, which lie in a far cache
+                simd.prefetch(z + line * columns * (o + 1) + byte)
             t = t0
             while t < t1:
                 some = min(simd.F32, wide - t % wide, t1 - t)

@@ -183,14 +183,18 @@ def test_the_number_of_registers_is_a_constant():
 
 
 def test_memory_starts_on_a_cache_line():
-    assert all(simd.aligned(shape, np.float32).ctypes.data % 64 == 0 for shape in (0, 1, 17, (3, 5)))
+    assert all(simd.aligned(shape, np.float32).ctypes.data % 64 == 0 for shape in (1, 17, (3, 5)))
     x = floats(3, 7)[:, ::2]
     assert np.array_equal(simd.align(x), x) and simd.align(x).ctypes.data % 64 == 0
 
 
-def test_scratch_grows_and_is_one_memory():
-    first = simd.scratch(100)
-    assert simd.scratch(50).ctypes.data == first.ctypes.data and simd.scratch(10**6).size == 10**6
+def test_scratch_of_a_purpose_is_one_memory_that_grows():
+    first = simd.scratch("one", 100)
+    assert first.dtype == np.float32 and simd.scratch("one", (5, 10), np.int16).ctypes.data == first.ctypes.data
+    assert not np.shares_memory(first, simd.scratch("other", 100))
+    assert simd.scratch("one", 10**6).shape == (10**6,) and simd.scratch("one", 0).size == 0
+    large = simd.scratch("large", simd.KEPT + 1, np.uint8)
+    assert not np.shares_memory(large, simd.scratch("large", 1, np.uint8))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 5, 100])
@@ -221,9 +225,11 @@ def test_a_number_of_threads_is_whole_and_positive(threads):
         simd.share(None, 1, threads)
 
 
-@pytest.mark.parametrize(("name", "width"), [("x86-64", (16, 16)), ("x86-64-v2", (16, 16)), ("x86-64-v3", (32, 16)),
-                                             ("x86-64-v4", (64, 32)), ("cortex-a72", (16, 16))])
+@pytest.mark.parametrize(
+    ("name", "width"),
+    [("x86-64", (16, 16)), ("x86-64-v2", (16, 16)), ("x86-64-v3", (32, 16)), ("x86-64-v4", (64, 32)), ("cortex-a72", (16, 16))],
+)
 def test_the_width_follows_the_machine_that_numba_compiles_for(name, width):
-    code = f"from numba.core import config; config.CPU_NAME = {name!r}; from papernets_kernels import simd; print(simd._machine())"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    code = "from numba.core import config; from papernets_kernels import simd; config.CPU_NAME = {!r}; print(simd._machine())"
+    found = subprocess.run([sys.executable, "-c", code.format(name)], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == str(width)
