@@ -12,7 +12,7 @@ from papernets.cards import cards
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE, KERNELS, NOTEBOOKS = ROOT / "src" / "papernets", ROOT / "kernels" / "papernets_kernels", ROOT / "notebooks"
 SHARED = ("nn", "data", "measure", "training")
-PRESS = ("papernets.press", "papernets.cli")
+PRESS = ("papernets.press", "papernets.bench", "papernets.cli")
 OUTER = ("papernets.chapter", "papernets.figures", *PRESS)
 PAPERS = (*OUTER, "papernets.papers")
 
@@ -128,6 +128,10 @@ def test_shared_rooms_know_no_paper_and_no_chapter(room):
 
 def test_chapter_knows_no_paper_and_no_press():
     assert scan(SOURCE / "chapter", forbidden=("papernets.papers", "papernets.figures", *PRESS)) == {}
+
+
+def test_the_benchmark_knows_no_paper_and_no_press():
+    assert scan(SOURCE / "bench", forbidden=("papernets.papers", "papernets.figures", "papernets.press", "papernets.cli")) == {}
 
 
 def test_press_imports_no_paper():

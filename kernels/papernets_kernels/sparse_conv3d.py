@@ -110,31 +110,38 @@ def _coordinates(coordinates) -> np.ndarray:
 
 def _keys(coordinates: np.ndarray) -> np.ndarray:
     """Coordinates as one number each, in the same order; 21 bits an axis, so that a shift by 2 meets no other line."""
-    z, y, x = coordinates.T.astype(np.int64)
-    return z << 42 | y << 21 | x
-
-
-def _sorted_keys(coordinates: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """The keys in ascending order, and where each was (None: already in order). A voxel that comes twice is refused."""
-    keys = _keys(coordinates)
-    order = None
-    if not _ascending(keys):
-        order = np.argsort(keys)
-        keys = keys[order]
-        twice = np.nonzero(keys[1:] == keys[:-1])[0]
-        if len(twice):
-            one, other = sorted(order[twice[0] : twice[0] + 2].tolist())
-            voxel = tuple(coordinates[one].tolist())
-            raise ValueError(f"voxels {one} and {other} are both at {voxel}; a place is taken once: np.unique(..., axis=0)")
-    return keys, order
+    keys = np.empty(len(coordinates), np.int64)
+    _fill_keys(coordinates, keys)
+    return keys
 
 
 @numba.njit(nogil=True)
-def _ascending(keys):
-    for i in range(len(keys) - 1):
-        if keys[i] >= keys[i + 1]:
-            return False
-    return True
+def _fill_keys(coordinates, keys):
+    """The keys, and whether they ascend."""
+    ascend = True
+    for i in range(len(coordinates)):
+        z, y, x = coordinates[i]
+        keys[i] = np.int64(z) << 42 | np.int64(y) << 21 | np.int64(x)
+        ascend &= i == 0 or keys[i - 1] < keys[i]
+    return ascend
+
+
+def _sorted_keys(coordinates: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """The keys in ascending order, and where each was (None: already in order). A voxel that comes twice is refused.
+
+    The keys are valid until the next call.
+    """
+    keys = simd.scratch("keys", len(coordinates), np.int64)
+    if _fill_keys(coordinates, keys):
+        return keys, None
+    order = np.argsort(keys)
+    keys = keys[order]
+    twice = np.nonzero(keys[1:] == keys[:-1])[0]
+    if len(twice):
+        one, other = sorted(order[twice[0] : twice[0] + 2].tolist())
+        voxel = tuple(coordinates[one].tolist())
+        raise ValueError(f"voxels {one} and {other} are both at {voxel}; a place is taken once: np.unique(..., axis=0)")
+    return keys, order
 
 
 @numba.njit(nogil=True)

@@ -176,6 +176,49 @@ def lab(port: Annotated[int, typer.Option(min=0, help="0 takes any free one.")] 
 
 
 @app.command()
+def bench(what: Annotated[str | None, typer.Argument(help="What to measure; left out, the list of what there is.")] = None,
+          quick: Annotated[bool, typer.Option("--quick", help="Small layers, few repeats; nothing is written.")] = False,
+          only: Annotated[str, typer.Option(help="Only cases with this text in their names; nothing is written.")] = "",
+          json_: Json = False) -> None:
+    """Measure the kernels against the fastest peers. A full run is written to book/results/kernels.json."""
+    from papernets.bench import BENCHMARKS, BenchError, bench_kernels, errors, save, text
+    if what is None:
+        if json_:
+            print(json.dumps([{"name": name, "measures": measures} for name, measures in BENCHMARKS.items()]))
+            return
+        for name, measures in BENCHMARKS.items():
+            out.print(f"{name:<10} {measures}", highlight=False)
+        return
+    if what not in BENCHMARKS:
+        raise ValueError(f"nothing to measure is called {what!r}; choose from {', '.join(BENCHMARKS)}")
+
+    def report(row: dict, done: int, total: int) -> None:
+        if "error" in row:
+            err.print(f"[{done}/{total}] failed  {text.row(row)}", markup=False, highlight=False, soft_wrap=True)
+        elif not json_:
+            out.print(f"[{done}/{total}] {text.row(row)}", markup=False, highlight=False, soft_wrap=True)
+
+    try:
+        result = bench_kernels(quick, only, report)
+        failed = errors(result)
+        if json_:
+            print(json.dumps(result, ensure_ascii=False))
+        elif not (quick or failed):
+            for target in result["targets"]:
+                if target["cases"]:
+                    out.print(text.target(target), markup=False, highlight=False, soft_wrap=True)
+        if failed:
+            raise BenchError(f"{len(failed)} measurement{'s' * (len(failed) > 1)} failed; nothing was written")
+        if not (quick or only):
+            path = save(result)
+            if not json_:
+                out.print(f"{path} is written", highlight=False, soft_wrap=True)
+    except BenchError as error:
+        err.print(f"papernets: {error}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+@app.command()
 def train(slug: Annotated[str, typer.Argument(help="Paper, by number or slug.")],
           config: Annotated[str | None, typer.Option(help="Recipe, such as vgg16-cifar10.")] = None,
           folder: Annotated[Path | None, typer.Option(help="Checkpoint, log and best network go here.")] = None,

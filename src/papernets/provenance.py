@@ -65,7 +65,7 @@ def run_key(card: Card, profile: str, seed: int) -> str:
 
 def _library(root: Path) -> list[Path]:
     source = root / "src" / "papernets"
-    hidden = (source / "papers", source / "figures", source / "press", source / "cli.py")
+    hidden = (source / "papers", source / "figures", source / "press", source / "bench", source / "cli.py")
     files = [file for file in source.rglob("*.py") if not any(file.is_relative_to(part) for part in hidden)]
     return sorted(files) + sorted((root / "kernels").rglob("*.py"))
 
