@@ -58,18 +58,10 @@ def test_a_kernel_that_is_wrong_has_an_error_and_no_times(one_thread):
 def test_a_measurement_among_other_programs_is_made_again_and_the_quietest_counts(monkeypatch, one_thread):
     case = _cases.Case("k", "1→2", lambda threads: _cases.n_of_m_product(8, 6, 3, 2, 4, threads))
     for seen, attempts, kept, made in (([0.5, 0.2, 0.02], 4, 0.02, 3), ([0.5, 0.2, 0.3], 3, 0.2, 3), ([0.0], 4, 0.0, 1)):
-        watches = iter(seen)
-
-        class Fake:
-            def __init__(self, cores):
-                self.share = next(watches)
-
-            def others(self):
-                return self.share
-
-        monkeypatch.setattr("papernets.bench._machine.Watch", Fake)
+        shares = list(seen)
+        monkeypatch.setattr(Watch, "others", lambda _, shares=shares: shares.pop(0))
         assert measure(case, 1, ONCE, cores(1), attempts)["others"] == kept
-        assert len(seen) - len(list(watches)) == made
+        assert len(seen) - len(shares) == made
 
 
 def test_the_share_of_others_is_that_of_the_cores_and_the_time():

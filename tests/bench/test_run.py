@@ -14,7 +14,8 @@ from papernets.bench import BenchError, bench_kernels, cleaned, errors, kernels_
 from papernets.bench import _run as runs
 from papernets.bench._machine import busy, cores, describe
 
-ROW = {"others": 0.0, "kernel": "k", "group": "k, a", "at": "1→2", "threads": 1, "macs": 6e9, "dense": 12e9, "moved": 3e9, "peak": "fma",
+ROW = {"kernel": "k", "group": "k, a", "at": "1→2", "threads": 1, "macs": 6e9, "dense": 12e9, "moved": 3e9, "peak": "fma",
+       "others": 0.0,
        "times": {"ours": {"median": 2.0}, "p": {"median": 5.0}, "q": {"median": 3.0}, "b": {"median": 1.0}},
        "peers": ["p", "q"], "beside": ["b"], "missing": {}, "replaced": []}
 ABOUT = {"machine": {}, "peaks": {"fma": 12e9, "popcount": 1e12, "bandwidth": {}}}

@@ -33,6 +33,12 @@ def test_other_groups_do_not_count():
     assert judge(Target("g", 3.0), [case(entry(peer=4.0)), case(entry(peer=1.0), group="h")])["measured"] == 4.0
 
 
+def test_at_the_peak_a_kernel_would_be_so_much_faster():
+    rows = [case(entry(2.0, share=share, peer=6.0)) for share in (0.25, 0.5, 0.75)]
+    assert judge(Target("g", 3.0), rows)["ceiling"] == 6.0  # three times as fast at half of the peak
+    assert judge(Target("g", 0.1, "share"), rows)["ceiling"] is None
+
+
 def test_a_share_of_the_peak():
     found = judge(Target("g", 0.6, "share"), [case(entry(share=share, peer=9.0)) for share in (0.5, 0.6, 0.7)])
     assert found["measured"] == 0.6 and found["verdict"] == "met" and found["two"] is None

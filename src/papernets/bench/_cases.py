@@ -93,7 +93,8 @@ def subbit_conv(channels: int, side: int, patterns: int, threads: int) -> Race:
     packed, macs = binary.pack_weight(weight), channels**2 * 9 * side**2
     plain = Runner(lambda: binary.conv2d(x, packed, padding=1, threads=threads))
     bits = (patterns - 1).bit_length()
-    return Race(Runner(lambda: subbit.conv2d(x, ids, codebook, padding=1, threads=threads)), _peers.dense_conv(signs, weight),
+    shared = subbit.SharedWeight(ids, codebook)
+    return Race(Runner(lambda: subbit.conv2d(x, shared, padding=1, threads=threads)), _peers.dense_conv(signs, weight),
                 macs, macs, 2 * x.nbytes + ids.size * bits / 8, "popcount", 0, beside={"binary.conv2d": plain})
 
 

@@ -47,15 +47,16 @@ def measure(case, threads: int, pace, cores: list[int], attempts: int = 1) -> di
         for _ in range(attempts):
             watch = Watch(cores)
             found = _race.run(race, pace, between=_race.settle if threads > 1 else lambda: None)
-            if watch.others() < others:
-                others, times = watch.others(), found
+            share = watch.others()
+            if share < others:
+                others, times = share, found
             if others <= QUIET:
                 break
     except Exception as error:
         return {**row, "error": f"{type(error).__name__}: {error}"}
     return {**row, "macs": float(race.macs), "dense": float(race.dense), "moved": float(race.moved), "peak": race.peak,
-            "times": times, "others": others, "peers": list(race.peers), "beside": list(race.beside), "missing": dict(race.missing),
-            "replaced": [name for name, peer in race.peers.items() if not peer.same]}
+            "times": times, "others": others, "peers": list(race.peers), "beside": list(race.beside),
+            "missing": dict(race.missing), "replaced": [name for name, peer in race.peers.items() if not peer.same]}
 
 
 if __name__ == "__main__":

@@ -49,17 +49,21 @@ def compare(times: dict[str, dict], peers: list[str]) -> dict:
 def judge(target: Target, cases: list[dict], judged: bool = True) -> dict:
     """The row of a target: what was measured over ``cases``, and ``met``, ``not met`` or ``not judged`` with the reason.
 
-    ``two`` is the ratio on two threads, which no target asks for.
+    ``two`` is the ratio on two threads, which no target asks for. ``ceiling`` is the ratio that a kernel would have which did
+    its multiply-adds at the peak of the machine, and nothing else.
     """
     mine = [case["threads"] for case in cases if case["group"] == target.group]
     rows = [threads["1"] for threads in mine if "1" in threads]
     found = {"group": target.group, "measure": target.measure, "least": target.least, "aim": target.aim,
-             "against": target.against, "cases": len(rows), "measured": None, "two": None, "verdict": "not judged"}
+             "against": target.against, "cases": len(rows), "measured": None, "two": None, "ceiling": None,
+             "verdict": "not judged"}
     lacking = sorted({f"{name}: {why}" for row in rows for name, why in row["missing"].items() if name in target.needs})
     if not rows or lacking:
         return {**found, "why": "; ".join(lacking) or "no case was measured"}
     values = [row["share"] for row in rows] if target.measure == "share" else _ratios(target, rows)
     found |= {"measured": median(values), "lowest": min(values), "highest": max(values)}
+    if target.measure == "ratio":
+        found["ceiling"] = median(ratio / row["share"] for row in rows for ratio in _ratios(target, [row]))
     two = _ratios(target, [threads["2"] for threads in mine if "2" in threads])
     if two and target.measure == "ratio":
         found["two"] = median(two)
