@@ -149,16 +149,18 @@ class Stimulus:
         self.steps.append(_Step(rows, tuple(sample)))
         return self
 
-    def wait(self, port: str, value: int = 1, limit: int = 10_000_000) -> "Stimulus":
+    def wait(self, port: str, value: int = 1, limit: int = 10_000_000, sample=()) -> "Stimulus":
         """Cycles with all inputs 0 until the output ``port`` is ``value``; more than ``limit`` of them are an error.
 
         How many there were becomes one more entry of ``Result.waits``; the cycle in which the port has its value belongs
-        to the next step.
+        to the next step. ``sample`` as in ``drive``.
         """
         found = self._port(port, self.outputs, "output")
         if found.bits > 32:
             raise ValueError(f"port {port} has {found.bits} bits; one can wait for at most 32")
-        self.steps.append(_Step(self._rows(1), (), (port, int(found.encode(value)[0, 0])), limit))
+        for name in sample:
+            self._port(name, self.outputs, "output")
+        self.steps.append(_Step(self._rows(1), tuple(sample), (port, int(found.encode(value)[0, 0])), limit))
         return self
 
     def _rows(self, cycles: int) -> np.ndarray:
