@@ -43,3 +43,8 @@ def tree(m, name: str, terms: list):
             sums.append(total)
         terms, level = sums + terms[len(terms) & ~1 :], level + 1
     return terms[0]
+
+
+def signals(**shapes) -> list[Signal]:
+    """Several signals at once, ``a, b = signals(a=1, b=8)``. Amaranth takes a name from an assignment to one signal only."""
+    return [Signal(shape, name=name) for name, shape in shapes.items()]

