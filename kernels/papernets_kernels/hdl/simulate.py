@@ -399,7 +399,8 @@ def cache_folder() -> Path:
     return Path(os.environ.get("PAPERNETS_HDL_CACHE") or user_cache_path("papernets") / "hdl")
 
 
-_OPTIONS = ["-O2", "-std=c++17", "-shared", *([] if sys.platform == "win32" else ["-fPIC"])]
+# NDEBUG: an address behind the end of a memory reads 0, as in the other engine, and does not abort the process
+_OPTIONS = ["-O2", "-std=c++17", "-DCXXRTL_NDEBUG", "-shared", *([] if sys.platform == "win32" else ["-fPIC"])]
 
 
 def _tool(command: list, folder: Path, what: str) -> None:

@@ -147,7 +147,8 @@ class SSpNNA(wiring.Component):
         for g in range(engine.nodes):
             port = node.read_port()
             m.d.comb += [port.addr.eq(side * self.pairs + engine.node_addr[g]), engine.node[g].eq(port.data)]
-        read = acc.read_port(transparent_for=[acc_port] if engine.rows > 1 else [])
+        sees = [acc_port] if engine.rows > 1 else []  # one node at a time forwards its sums itself
+        read = acc.read_port(transparent_for=sees)
         m.d.comb += [
             read.addr.eq(engine.read_addr),
             engine.read.eq(read.data),
