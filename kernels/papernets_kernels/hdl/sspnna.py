@@ -159,7 +159,8 @@ class SSpNNA(wiring.Component):
 
         # the builder's
         building, other = _parts.signals(building=range(pages), other=range(sides))  # its page, and its half of the nodes
-        msk, idx = memories["msk"].read_port(), memories["idx"].read_port()
+        msk = memories["msk"].read_port()
+        idx = memories["idx"].read_port()
         m.d.comb += [
             msk.addr.eq(building * self.outputs + builder.msk_addr),
             idx.addr.eq(building * self.pairs + builder.idx_addr),
