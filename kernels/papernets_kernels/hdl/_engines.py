@@ -260,14 +260,10 @@ class OneNode(_Engine):
         valid, first, final, fresh, address = _parts.signals(valid=1, first=1, final=1, fresh=1, address=out.shape())
         m.d.sync += [valid.eq(self.issue), first.eq(self.first), final.eq(self.final), fresh.eq(centre), address.eq(out)]
         sums, ends, forward = _parts.signals(sums=core.sums, ends=1, forward=1)
-        before, again = _parts.signals(
-            before=out.shape(), again=1
-        )  # the output of the last whole sum; there is one in this tile
-        m.d.comb += [ends.eq(valid & final), forward.eq(again & (before == address))]
+        before = Signal.like(out)  # the output of the last whole sum; of this tile, for the centre has no use for it
+        m.d.comb += [ends.eq(valid & final), forward.eq(before == address)]
         with m.If(ends):
-            m.d.sync += [before.eq(address), again.eq(1)]
-        with m.If(self.go):
-            m.d.sync += again.eq(0)
+            m.d.sync += before.eq(address)
         for lane in range(core.lanes):
             product, base = Signal(signed(16), name=f"product{lane}"), Signal.like(sums[lane], name=f"from{lane}")
             m.d.comb += [product.eq(self.ifm[0] * self.wgt[0][lane]), base.eq(sums[lane])]

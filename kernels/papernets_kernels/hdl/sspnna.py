@@ -354,7 +354,7 @@ def stimulus(core: SSpNNA, weight: np.ndarray, runs: Sequence[Sequence[Tile]]) -
                 port = {f"{name}_en": 1, f"{name}_addr": page * size + np.arange(len(values)), f"{name}_data": values}
                 todo.drive(**port)
         todo.drive(start=1, n_out=np.array([len(tile.masks) for tile in run]))
-        todo.wait("done")
+        todo.wait("done", limit=2 * core.law([tile.masks for tile in run]))
         for page, tile in zip(pages, run):
             todo.drive(ra=page * core.outputs + np.minimum(np.arange(len(tile.masks) + 1), len(tile.masks) - 1), sample=("rd",))
         todo.drive(sample=("cycles",))

@@ -316,7 +316,8 @@ def stimulus(core: _Core, layers: list[Layer]) -> Stimulus:
         if shared:
             todo.drive(cbk_en=1, cbk_addr=np.arange(len(codes)), cbk_data=codes)
         todo.drive(start=1, n_positions=positions, n_channels=channels, n_groups=groups)
-        todo.wait("done", sample=("y_valid", "y")).drive(sample=("cycles",))
+        limit = 2 * core.law(positions, channels, outputs)
+        todo.wait("done", limit=limit, sample=("y_valid", "y")).drive(sample=("cycles",))
     return todo
 
 

@@ -150,7 +150,8 @@ def stimulus(core: Xnor, products: list[Product]) -> Stimulus:
         todo.drive(row_en=1, row_addr=np.arange(a.size), row_data=a.reshape(-1))
         todo.drive(col_en=1, col_addr=np.arange(len(columns)), col_data=columns)
         todo.drive(start=1, n_rows=len(a), n_groups=groups, n_words=words, k=k)
-        todo.wait("done", sample=("y_valid", "y")).drive(sample=("cycles",))
+        limit = 2 * core.law(len(a), len(b), k)
+        todo.wait("done", limit=limit, sample=("y_valid", "y")).drive(sample=("cycles",))
     return todo
 
 
