@@ -77,6 +77,12 @@ def test_around_the_balance_of_fill_and_drain(engine, tau):
     assert_runs(core, engine, [make(rng, core, core.adders * g, 3, (4, 5)) for g in groups])
 
 
+@ENGINE
+@EVERY
+def test_one_output_adds_to_the_same_sum_in_every_cycle(core, engine):
+    assert_runs(core, engine, [make(np.random.default_rng(0), core, 1, 4, (3, 5))])
+
+
 def test_the_published_balance():
     core = SubBit(5, 4)
     assert [core.law(100, 64, outputs) - core.law(99, 64, outputs) for outputs in (64, 128, 256, 512)] == [
