@@ -1,0 +1,358 @@
+"""The sparse core: the worked tables and traces, random tiles on both engines, corners, and the refusals of its driver."""
+
+import re
+
+import numpy as np
+import pytest
+from hdl_checks import ENGINES, SEARCH
+from hypothesis import given
+from hypothesis import strategies as st
+from papernets_kernels import sparse_conv3d
+from papernets_kernels.hdl import golden, simulate, sspnna
+from papernets_kernels.hdl.sspnna import SSpNNA, Tile
+from vcd.reader import TokenKind, tokenize
+
+pytestmark = pytest.mark.xdist_group("hdl-sspnna")
+
+# a core of every engine, with and without pages; small, so that hypothesis meets their limits
+SIZES = {"inputs": 12, "outputs": 9, "pairs": 80}
+CORES = {
+    "one": SSpNNA(3, 2, **SIZES),
+    "one of 3 channels": SSpNNA(2, 3, **SIZES),
+    "rows 2": SSpNNA(3, 2, **SIZES, rows=2),
+    "rows 3 of 5": SSpNNA(2, 5, **SIZES, rows=3),
+    "planes": SSpNNA(3, 2, **SIZES, planes=2),
+    "planes of 3 channels": SSpNNA(2, 3, **SIZES, planes=2),
+    "pages 2": SSpNNA(2, 2, **SIZES, pages=2),
+    "pages 4, rows 2": SSpNNA(2, 3, **SIZES, pages=4, rows=2),
+    "pages 2, planes": SSpNNA(2, 2, **SIZES, pages=2, planes=2),
+}
+EVERY = pytest.mark.parametrize("core", CORES.values(), ids=CORES.keys())
+ENGINE = pytest.mark.parametrize("engine", ENGINES)
+
+
+def numbers(rng, *shape):
+    """Of int8; one time in three only the least, which is the one whose negative does not fit."""
+    return np.full(shape, -128, np.int8) if rng.random() < 1 / 3 else rng.integers(-128, 128, shape, np.int8)
+
+
+def weights(rng, core):
+    return numbers(rng, 27, core.channels, core.lanes)
+
+
+def scene(rng, core, coordinates):
+    book = sparse_conv3d.rulebook(np.asarray(coordinates))
+    masks, _, indices = book.lines()
+    return Tile(numbers(rng, len(coordinates), core.channels), masks, indices)
+
+
+def box(*size):
+    return np.argwhere(np.ones(size))
+
+
+def counts(tile):
+    return np.array([np.count_nonzero(tile.masks >> k & 1) for k in range(27)])
+
+
+def law(core, tiles):
+    """The laws once more, from the counts of pairs."""
+    ceil, c, build, walk = lambda a, b: -(-a // b), core.channels, [], []
+    for tile in tiles:
+        p = counts(tile)
+        if core.planes == 2:
+            pairs = [max(p[k], p[26 - k]) for k in range(13)]
+            slots, planes = p[13] + sum(pairs), (p[13] > 0) + np.count_nonzero(pairs)
+        else:
+            slots, planes = sum(ceil(x, core.rows) for x in p), np.count_nonzero(p)
+        build.append(len(tile.masks) + p.sum())
+        walk.append(slots * c + planes)
+    if core.pages == 1:
+        return build[0] + walk[0] + 3 + core.rows - 1
+    overlapped = sum(max(w + 2, b + 1) for w, b in zip(walk, [*build[1:], 0]))
+    return 1 + build[0] + overlapped + 2 + core.rows - 1
+
+
+def assert_runs(core, engine, weight, runs, **options):
+    sums, cycles = sspnna.run(core, weight, runs, engine, **options)
+    for tiles, found, taken in zip(runs, sums, cycles, strict=True):
+        for tile, y in zip(tiles, found, strict=True):
+            expected = golden.sspnna(tile.features, tile.masks, tile.indices, weight, core.accumulator)
+            np.testing.assert_array_equal(y, expected, strict=True)
+        assert taken == law(core, tiles) == core.law([tile.masks for tile in tiles])
+
+
+# ---- worked examples -------------------------------------------------------------------------------------------------
+
+TABLE = {  # N, P, planes, and cycles at (C, L) = (8, 8), (4, 8), (2, 4)
+    "one voxel": (box(1, 1, 1), 1, 1, 1, (14, 10, 8)),
+    "two neighbours in x": (box(1, 1, 2), 2, 4, 3, (44, 28, 20)),
+    "line of 5": (box(1, 1, 5), 5, 13, 3, (128, 76, 50)),
+    "2x2x2 cube": (box(2, 2, 2), 8, 64, 27, (614, 358, 230)),
+    "4x4 plane": (box(1, 4, 4), 16, 100, 9, (928, 528, 328)),
+    "3x3x3 cube": (box(3, 3, 3), 27, 343, 27, (3144, 1772, 1086)),
+}
+
+
+@ENGINE
+@pytest.mark.parametrize("size", range(3))
+def test_the_table_of_cycles(engine, size):
+    channels, lanes = ((8, 8), (4, 8), (2, 4))[size]
+    core, rng = SSpNNA(lanes, channels), np.random.default_rng(0)
+    weight, tiles = rng.integers(-128, 128, (27, channels, lanes), np.int8), []
+    for coordinates, n, p, planes, cycles in TABLE.values():
+        tile = scene(rng, core, coordinates)
+        assert (len(tile.masks), len(tile.indices), np.count_nonzero(counts(tile))) == (n, p, planes)
+        assert core.law(tile.masks) == n + p * (channels + 1) + planes + 3 == cycles[size]
+        tiles.append(tile)
+    assert_runs(core, engine, weight, [[tile] for tile in tiles])
+
+
+CUBE = {  # the 3x3x3 cube at C = L = 8: N + P = 370, and its 27 planes hold 27, 18 (6 times), 12 (12 times), 8 (8 times)
+    "planes": (SSpNNA(8, 8, planes=2), 370 + 8 * (27 + 3 * 18 + 6 * 12 + 4 * 8) + 14 + 3, 1867),
+    "rows 2": (SSpNNA(8, 8, rows=2), 370 + 8 * (14 + 6 * 9 + 12 * 6 + 8 * 4) + 27 + 3 + 1, 1777),
+    "rows 8": (SSpNNA(8, 8, rows=8), 370 + 8 * (4 + 6 * 3 + 12 * 2 + 8 * 1) + 27 + 3 + 7, 839),
+    "pages": (SSpNNA(8, 8, pages=2), 370 + (8 * 343 + 27) + 3 + 2, 3146),
+}
+
+
+@ENGINE
+@pytest.mark.parametrize("name", CUBE)
+def test_the_options_on_a_cube(engine, name):
+    core, formula, cycles = CUBE[name]
+    rng = np.random.default_rng(0)
+    tile = scene(rng, core, box(3, 3, 3))
+    assert sorted(counts(tile)) == [8] * 8 + [12] * 12 + [18] * 6 + [27]
+    assert core.law([tile.masks]) == formula == cycles
+    assert_runs(core, engine, weights(rng, core), [[tile]])
+
+
+def states(path):
+    """Cycle by cycle the state of the front end, or where that is idle of the engine, of a VCD file."""
+    scopes, names, changes = [], {}, []
+    with open(path, "rb") as file:
+        now = 0
+        for token in tokenize(file):
+            if token.kind is TokenKind.SCOPE:
+                scopes.append(token.scope.ident)
+            elif token.kind is TokenKind.UPSCOPE:
+                scopes.pop()
+            elif token.kind is TokenKind.VAR and token.var.reference == "fsm_state" and token.var.type_.value == "string":
+                names[token.var.id_code] = scopes[-1]
+            elif token.kind is TokenKind.CHANGE_TIME:
+                now = token.time_change
+            elif token.kind is TokenKind.CHANGE_STRING and token.string_change.id_code in names:
+                name = re.match(r"[A-Z]+", token.string_change.value)[0]
+                changes.append((now, names[token.string_change.id_code], name))
+        last, state, found = now, {"builder": "IDLE", "engine": "IDLE"}, []
+    for edge in range(500_000_000, last, 1_000_000_000):  # of the clock, in femtoseconds
+        state |= {part: name for when, part, name in changes if when < edge}
+        found.append(state["builder"] if state["builder"] != "IDLE" else state["engine"])
+    return found
+
+
+def test_the_trace_of_two_neighbours(tmp_path):
+    core, rng = SSpNNA(4, 2), np.random.default_rng(0)
+    tile = Tile(rng.integers(-128, 128, (2, 2), np.int8), np.array([3 << 13, 3 << 12]), np.array([0, 1, 0, 1]))
+    np.testing.assert_array_equal(scene(rng, core, box(1, 1, 2)).masks, tile.masks)
+    np.testing.assert_array_equal(scene(rng, core, box(1, 1, 2)).indices, tile.indices)
+    assert_runs(core, "amaranth", weights(rng, core), [[tile]], vcd=tmp_path / "two.vcd")
+    work = [state for state in states(tmp_path / "two.vcd") if state != "IDLE"]
+    lists = ["LOAD", "PUSH", "PUSH"] * 2
+    centre, others = ["PLANE", *["MAC"] * 4], ["PLANE", "MAC", "MAC"] * 2
+    assert work == [*lists, *centre, *others, "PLANE", "DRAIN", "DRAIN"] and len(work) == 20
+
+
+@ENGINE
+def test_a_sum_is_forwarded_across_a_plane(engine):
+    # plane 13 ends on output 0, which plane 12 begins with: its accumulator is read before it is written
+    core, rng = SSpNNA(4, 2), np.random.default_rng(0)
+    tile = Tile(rng.integers(-128, 128, (2, 2), np.int8), np.array([3 << 12, 1 << 13]), np.array([1, 0, 1]))
+    assert core.law(tile.masks) == 16
+    assert_runs(core, engine, rng.integers(-128, 128, (27, 2, 4), np.int8), [[tile]])
+
+
+# ---- random tiles ----------------------------------------------------------------------------------------------------
+
+
+def any_tile(rng, core):
+    """Lines that no scene need have: any planes beside the centre, any inputs."""
+    inputs, n = rng.integers(1, core.inputs + 1), rng.integers(1, core.outputs + 1)
+    share, masks = rng.random(), np.full(n, 1 << 13)
+    for o in range(n):
+        for k in np.flatnonzero(rng.random(27) < share):
+            if np.bitwise_count(masks).sum() < core.pairs:
+                masks[o] |= 1 << int(k)
+    return Tile(numbers(rng, inputs, core.channels), masks, rng.integers(0, inputs, np.bitwise_count(masks).sum()))
+
+
+def any_scene(rng, core):
+    n = int(rng.integers(1, min(core.inputs, core.outputs) + 1))
+    places = np.unique(rng.integers(0, rng.integers(2, 5), (n, 3)), axis=0)
+    tile = scene(rng, core, rng.permutation(places))
+    return tile if len(tile.indices) <= core.pairs else scene(rng, core, places[:2])
+
+
+@ENGINE
+@EVERY
+@SEARCH
+@given(seed=st.integers(0, 2**32), length=st.integers(1, 3))
+def test_runs_without_a_reset_between_them(core, engine, seed, length):
+    rng = np.random.default_rng(seed)
+    make = any_scene if rng.random() < 0.5 else any_tile
+    runs = [[make(rng, core) for _ in range(rng.integers(1, core.pages + 1))] for _ in range(length)]
+    assert_runs(core, engine, weights(rng, core), runs)
+
+
+@ENGINE
+@EVERY
+def test_one_plane_after_the_other_with_few_outputs(core, engine):
+    """Where planes are short, sums of the same output follow each other as closely as they can."""
+    rng, runs = np.random.default_rng(0), []
+    for n in (1, 2, 3):
+        masks = np.full(n, 2**27 - 1)
+        if 27 * n > core.pairs:
+            masks[-1] = 1 << 13
+        runs.append([Tile(numbers(rng, 4, core.channels), masks, rng.integers(0, 4, np.bitwise_count(masks).sum()))])
+    assert_runs(core, engine, rng.integers(-128, 128, (27, core.channels, core.lanes), np.int8), runs)
+
+
+@ENGINE
+@EVERY
+def test_a_full_tile_of_the_least_numbers(core, engine):
+    full = Tile(np.full((12, core.channels), -128, np.int8), np.full(9, 2**27 - 2**18 | 1 << 13), np.arange(90) % 12)
+    full.masks[:] = 0b11111111 << 13
+    full.masks[:8] |= 1  # 9 times 8 and 8 more: all 80 pairs, 9 outputs, 12 inputs
+    tile = Tile(full.features, full.masks, np.arange(80) % 12)
+    weight = np.full((27, core.channels, core.lanes), -128, np.int8)
+    assert_runs(core, engine, weight, [[tile] * core.pages, [tile]])
+
+
+@ENGINE
+@pytest.mark.parametrize("options", [{}, {"rows": 2}, {"planes": 2}])
+def test_a_sum_wraps(engine, options):
+    core = SSpNNA(2, 3, **SIZES, accumulator=16, **options)
+    tile = Tile(np.full((1, 3), -128, np.int8), np.array([2**27 - 1]), np.zeros(27, int))
+    assert golden.sspnna(tile.features, tile.masks, tile.indices, np.full((27, 3, 2), -128)).tolist() == [[27 * 3 * 2**14] * 2]
+    assert 27 * 3 * 2**14 >= 2**16
+    assert_runs(core, engine, np.full((27, 3, 2), -127, np.int8), [[tile]])
+
+
+@ENGINE
+@EVERY
+@SEARCH
+@given(seed=st.integers(0, 2**32), early=st.integers(0, 150))
+def test_a_reset_in_the_middle_of_a_run(core, engine, seed, early):
+    rng = np.random.default_rng(seed)
+    weight, tile = weights(rng, core), any_tile(rng, core)
+    whole = sspnna.stimulus(core, weight, [[tile]])
+    at = next(i for i, step in enumerate(whole.steps) if step.until)  # the wait, after the start
+    broken = simulate.Stimulus(core)
+    broken.drive(early).drive(rst=1).drive(2, sample=("busy", "done", "cycles"))
+    whole.steps[at:at] = [*broken.steps, whole.steps[at - 1]]  # and once more a start
+    idle, sums, cycles = simulate.simulate(core, whole, engine).samples
+    assert not idle["busy"].any() and not idle["done"].any() and not idle["cycles"].any()
+    np.testing.assert_array_equal(sums["rd"][1:], golden.sspnna(tile.features, tile.masks, tile.indices, weight))
+    assert cycles["cycles"] == [core.law([tile.masks])]
+
+
+@ENGINE
+@EVERY
+def test_an_empty_tile_is_not_started(core, engine):
+    todo = simulate.Stimulus(core).drive(start=1, n_out=0).drive(5, sample=("busy", "done", "ready"))
+    (seen,) = simulate.simulate(core, todo, engine).samples
+    assert not seen["busy"].any() and not seen["done"].any() and seen["ready"].all()
+
+
+@ENGINE
+def test_a_start_while_busy_is_not_taken(engine):
+    core, rng = CORES["one"], np.random.default_rng(0)
+    weight, tile = weights(rng, core), scene(rng, core, box(1, 2, 2))
+    todo = sspnna.stimulus(core, weight, [[tile]])
+    at = next(i for i, step in enumerate(todo.steps) if step.until)
+    todo.steps[at:at] = simulate.Stimulus(core).drive(30, start=1, n_out=1).steps
+    sums, cycles = simulate.simulate(core, todo, engine).samples
+    np.testing.assert_array_equal(sums["rd"][1:], golden.sspnna(tile.features, tile.masks, tile.indices, weight))
+    assert cycles["cycles"] == [core.law(tile.masks)]
+
+
+# ---- whole scenes ----------------------------------------------------------------------------------------------------
+
+
+@ENGINE
+@pytest.mark.parametrize("options", [{}, {"pages": 4, "rows": 2}])
+def test_a_scene_in_tiles_is_the_convolution(engine, options):
+    core, rng = SSpNNA(4, 3, inputs=24, outputs=10, pairs=70, **options), np.random.default_rng(0)
+    coordinates = np.unique(rng.integers(0, 5, (60, 3)), axis=0)
+    book = sparse_conv3d.rulebook(coordinates)
+    features, weight = rng.integers(-128, 128, (len(coordinates), 3), np.int8), weights(rng, core)
+    tiles = sspnna.tiles(core, features, book)
+    assert len(tiles) > 4 and sum(len(tile.masks) for tile in tiles) == len(coordinates)
+    runs = [tiles[i : i + core.pages] for i in range(0, len(tiles), core.pages)]
+    sums, cycles = sspnna.run(core, weight, runs, engine)
+    found = np.concatenate([y for run in sums for y in run])
+    expected = sparse_conv3d.submanifold(features.astype(np.float32), book, weight.astype(np.float32))  # exact below 2^24
+    np.testing.assert_array_equal(found, expected)
+    assert cycles == [law(core, run) for run in runs]
+
+
+def test_overlapped_lists_save_what_they_promise():
+    rng = np.random.default_rng(0)
+    one, two = SSpNNA(8, 8), SSpNNA(8, 8, pages=4)
+    tiles = [scene(rng, one, box(3, 3, 3)).masks] * 4
+    assert sum(one.law(tile) for tile in tiles) - two.law(tiles) == 3 * (27 + 343) + 3 * 1 - 2  # lists; drains; the hand-over
+
+
+# ---- refusals --------------------------------------------------------------------------------------------------------
+
+CORE = CORES["one"]
+OK = {"features": np.ones((2, 2), np.int8), "masks": np.array([3 << 13, 3 << 12]), "indices": np.array([0, 1, 0, 1])}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"masks": np.zeros(0, int), "indices": np.zeros(0, int)}, "the number of outputs is 0; a tile has at least 1"),
+        ({"masks": np.full(10, 1 << 13)}, "the number of outputs is 10; a tile of this core has at most 9"),
+        ({"features": np.ones((13, 2), np.int8)}, "the number of distinct inputs is 13; a tile of this core has at most 12"),
+        ({"indices": np.zeros(81, int)}, "the number of pairs is 81; a tile of this core has at most 80"),
+        ({"masks": np.array([3 << 13, 0])}, "the mask of output 1 is 0; every line has at least one plane"),
+        ({"masks": np.array([3 << 13, 3 << 14])}, "the mask of output 1 lacks plane 13, where sums start"),
+        ({"masks": np.array([3 << 13, 1 << 27])}, "masks holds 134217728; its entries lie in 0 ... 134217727"),
+        ({"features": np.ones((2, 3), np.int8)}, "columns of features is 3, but the number of channels of the core is 2"),
+        ({"features": np.ones((2, 2))}, "features is float64; int8 is expected"),
+        ({"indices": np.array([0, 1, 0, 2])}, "indices holds 2; its entries lie in 0 ... 1"),
+        ({"indices": np.array([0, 1, 0])}, "the number of indices is 3, but the number of bits of the masks is 4"),
+    ],
+)
+def test_tiles_that_are_refused(change, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        sspnna.stimulus(CORE, np.ones((27, 2, 3), np.int8), [[Tile(**OK | change)]])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: sspnna.stimulus(CORE, np.ones((27, 2, 4), np.int8), []), "lanes of weight is 4, but the number of lanes"),
+        (lambda: sspnna.stimulus(CORE, np.ones((27, 2, 3)), []), "weight is float64; int8 is expected"),
+        (lambda: sspnna.stimulus(CORE, np.ones((27, 2, 3), np.int8), [[]]), "a run has 0 tiles; this core holds 1"),
+        (
+            lambda: sspnna.stimulus(CORE, np.ones((27, 2, 3), np.int8), [[Tile(**OK)] * 2]),
+            "a run has 2 tiles; this core holds 1",
+        ),
+        (lambda: SSpNNA(8, 1), "channels is 1; it is a whole number of at least 2"),
+        (lambda: SSpNNA(rows=9), "rows is 9; a list gives one node a cycle, so at most channels = 8 rows"),
+        (lambda: SSpNNA(rows=2, planes=2), "planes is 2 with rows = 2"),
+        (lambda: SSpNNA(planes=3), "planes is 3 with rows = 1; planes is 1 or 2"),
+        (lambda: SSpNNA(pages=3), "pages is 3; it is a power of two: 2 or 4"),
+        (lambda: SSpNNA(accumulator=65), "accumulator is 65; at most 64 bits"),
+    ],
+)
+def test_refusals(call, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()
+
+
+def test_an_output_with_more_inputs_than_a_core_holds():
+    core, book = SSpNNA(inputs=26), sparse_conv3d.rulebook(box(3, 3, 3))
+    with pytest.raises(ValueError, match="output 13 has 27 inputs; this core holds 26 inputs and 1024 pairs"):
+        sspnna.tiles(core, np.ones((27, 8), np.int8), book)
