@@ -74,9 +74,9 @@ def targets_html(run: dict) -> str:
         against = " of the peak" if share else f" against {target['against']}" if target["against"] else ""
         why = f"<br><small>{html.escape(target['why'])}</small>" if "why" in target else ""
         rows.append([html.escape(target["group"] + ("," + against if against else "")) + why,
-                     ("target", goal), ("measured", found), ("at the peak", _times(target["ceiling"])),
+                     ("target", goal), ("measured", found), ("at peak", _times(target["ceiling"])),
                      (TWO, _times(target["two"])), ("verdict", badge(_BADGES[target["verdict"]], target["verdict"]))])
-    return _table(("kernel", "target", "measured", "at the peak", TWO, "verdict"), rows)
+    return _table(("kernel", "target", "measured", "at peak", TWO, "verdict"), rows)
 
 
 def cases_html(run: dict) -> str:
