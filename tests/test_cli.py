@@ -167,12 +167,13 @@ def test_an_outdated_table_is_seen(capfd, tmp_path, monkeypatch):
     assert run(capfd, "readme", "--check")[0] == 0
 
 
-def test_the_example_in_the_readme_runs(tmp_path):
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_examples_in_the_readme_run(tmp_path, number):
     text = (paths.root() / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.S)
-    assert len(blocks) == 1
+    assert len(blocks) == 2
     file = tmp_path / "example.py"
-    file.write_text(blocks[0])
+    file.write_text(blocks[number])
     runpy.run_path(str(file))
 
 
