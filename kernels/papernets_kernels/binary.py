@@ -1,7 +1,7 @@
 """Products of +1 and -1 by counting bits.
 
-Lin, Ji, Xu, Zhang, Chao, Wu, Wang, Shao, Ji, "SiMaN: Sign-to-Magnitude Network Binarization", TPAMI 2022, section 3; the
-counting form is Rastegari et al., "XNOR-Net", 2016.
+Lin, Ji, Xu, Zhang, Chao, Lin, Shao, "SiMaN: Sign-to-Magnitude Network Binarization", TPAMI 2023; the counting form is
+Rastegari, Ordonez, Redmon, Farhadi, "XNOR-Net", 2016.
 
 A vector of signs is packed into 64-bit words, 1 for +1. Two signs that differ contribute -1, two that agree +1, so the dot
 product of k signs is ``k - 2 popcount(a xor b)``: three instructions for 512 multiply-adds where the machine counts the bits

@@ -1,7 +1,7 @@
 """Hamming distances between binary codes, and the nearest codes of a query.
 
-Used by the hashing papers, first Lin, Ji, Liu, Sun, Wu, Wu, "Supervised Online Hashing via Similarity Distribution
-Learning", 2019. A code of r bits is ceil(r / 64) words, the unused high bits 0 (``binary.pack``).
+Used by the hashing papers, first Lin, Ji, Chen, Zheng, Sun, Zhang, Cao, Guo, Huang, "Supervised Online Hashing via Similarity
+Distribution Learning", 2019. A code of r bits is ceil(r / 64) words, the unused high bits 0 (``binary.pack``).
 
 A block of codes stays in the nearest cache while all queries pass over it, four at a time. A register holds a word of eight
 codes; a distance costs an exclusive or, a count of bits and, for more than one word, an addition. To find the nearest k, each

@@ -1,6 +1,6 @@
 """1xN sparsity: blocks of N consecutive output channels that share one input channel.
 
-Lin, Zhang, Li, Chen, Chao, Wang, Li, Tian, Ji, "1xN Pattern for Pruning Convolutional Neural Networks", TPAMI 2023.
+Lin, Zhang, Li, Chen, Chao, Wang, Li, Tian, Ji, "1xN Pattern for Pruning Convolutional Neural Networks", TPAMI 2022.
 
 A block that is kept multiplies one row of the input with N weights and adds to N rows of the output. The row is read once
 for N multiply-adds and the N sums stay in registers, so the arithmetic runs near the machine's peak whatever the sparsity;

@@ -18,7 +18,7 @@ registers than a machine has would still be right: LLVM splits it.
 
 import re
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 
 import llvmlite.binding as llvm
@@ -226,8 +226,7 @@ def _loads_first(kind: Vector):
 
 
 zeros_f32, zeros_i64, zeros_i8 = (_zeros(kind) for kind in (f32, i64, i8))
-load_f32, load_i64, load_i16, load_i8 = (_loads(kind) for kind in (f32, i64, i16, i8))
-
+load_f32, load_i16, load_i8 = (_loads(kind) for kind in (f32, i16, i8))
 load_f32_first, load_i64_first, load_i32_first = (_loads_first(kind) for kind in (f32, i64, i32))
 
 
@@ -397,11 +396,16 @@ def deinterleave(typingctx, tile):
 # ---- the inner steps of the products ---------------------------------------------------------------------------------
 
 
-def _outer_f32(context, builder, acc, scalars, stride, xs: list, rows: int):
+def _rows_of(builder, start, stride, rows: int) -> list:
+    """The addresses of ``rows`` numbers or rows, ``stride`` bytes apart."""
+    return [builder.add(start, builder.mul(stride, ir.Constant(stride.type, r))) for r in range(rows)]
+
+
+def _outer_f32(context, builder, acc, starts: list, xs: list) -> list:
+    """Register by register, ``acc`` plus the number at each of ``starts`` times each of ``xs``."""
     vector = context.get_value_type(f32)
     old, new = _parts(builder, acc), []
-    for r in range(rows):
-        start = builder.add(scalars, builder.mul(stride, ir.Constant(stride.type, r)))
+    for r, start in enumerate(starts):
         weight = _splat(builder, _load(builder, start, 0, ir.FloatType()), F32)
         new += [_call(builder, "llvm.fma.{}", vector, weight, x, old[r * len(xs) + v]) for v, x in enumerate(xs)]
     return new
@@ -415,7 +419,8 @@ def outer_f32(typingctx, acc, scalars, stride, row, rows, vectors):
     def emit(context, builder, signature, arguments):
         acc, scalars, stride, row = arguments[:4]
         xs = [_load(builder, row, v * BYTES, context.get_value_type(f32)) for v in range(vectors_)]
-        return _make(context, builder, signature.return_type, _outer_f32(context, builder, acc, scalars, stride, xs, rows_))
+        starts = _rows_of(builder, scalars, stride, rows_)
+        return _make(context, builder, signature.return_type, _outer_f32(context, builder, acc, starts, xs))
 
     return acc(acc, types.int64, types.int64, types.int64, rows, vectors), emit
 
@@ -432,7 +437,8 @@ def outer_f32_first(typingctx, acc, scalars, stride, row, count, rows, vectors):
         pointer = _at(builder, row, (vectors_ - 1) * BYTES, vector)
         mask = _mask(builder, count, (vectors_ - 1) * F32, F32)
         xs.append(_masked(builder, "load", vector, ir.Constant(vector, None), pointer, mask))
-        return _make(context, builder, signature.return_type, _outer_f32(context, builder, acc, scalars, stride, xs, rows_))
+        starts = _rows_of(builder, scalars, stride, rows_)
+        return _make(context, builder, signature.return_type, _outer_f32(context, builder, acc, starts, xs))
 
     return acc(acc, types.int64, types.int64, types.int64, types.int64, rows, vectors), emit
 
@@ -463,11 +469,8 @@ def outer_rows_f32(typingctx, acc, scalars, offset, row, rows, vectors):
         acc, scalars, offset, row = arguments[:4]
         vector = context.get_value_type(f32)
         xs = [_load(builder, row, v * BYTES, vector) for v in range(vectors_)]
-        old, new = _parts(builder, acc), []
-        for r, start in enumerate(_parts(builder, scalars)):
-            scalar = _splat(builder, _load(builder, builder.add(start, offset), 0, ir.FloatType()), F32)
-            new += [_call(builder, "llvm.fma.{}", vector, scalar, x, old[r * vectors_ + v]) for v, x in enumerate(xs)]
-        return _make(context, builder, signature.return_type, new)
+        starts = [builder.add(start, offset) for start in _parts(builder, scalars)]
+        return _make(context, builder, signature.return_type, _outer_f32(context, builder, acc, starts, xs))
 
     return acc(acc, scalars, types.int64, types.int64, rows, vectors), emit
 
@@ -517,8 +520,7 @@ def outer_popcount(typingctx, acc, words, stride, row, rows, vectors):
         vector = context.get_value_type(i64)
         xs = [_load(builder, row, v * BYTES, vector) for v in range(vectors_)]
         old, new = _parts(builder, acc), []
-        for r in range(rows_):
-            start = builder.add(words, builder.mul(stride, ir.Constant(stride.type, r)))
+        for r, start in enumerate(_rows_of(builder, words, stride, rows_)):
             word = _splat(builder, _load(builder, start, 0, ir.IntType(64)), I64)
             for v, x in enumerate(xs):
                 bits = _call(builder, "llvm.ctpop.{}", vector, builder.xor(word, x))
@@ -528,18 +530,7 @@ def outer_popcount(typingctx, acc, words, stride, row, rows, vectors):
     return acc(acc, types.int64, types.int64, types.int64, rows, vectors), emit
 
 
-def registers(rows: int, spare: int = 1) -> int:
-    """How many registers wide a tile of ``rows`` rows can be: the tile, one row of inputs and ``spare`` others fit."""
-    return max(1, (REGISTERS - spare) // (rows + 1))
-
-
-def aligned(shape, dtype) -> np.ndarray:
-    """An uninitialised array that starts on a cache line: a register then never straddles two lines."""
-    dtype = np.dtype(dtype)
-    count = int(np.prod(shape))
-    raw = np.empty(count * dtype.itemsize + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + count * dtype.itemsize].view(dtype).reshape(shape)
+# ---- bits and signs --------------------------------------------------------------------------------------------------
 
 
 @intrinsic
@@ -671,6 +662,23 @@ def put_sign(typingctx, bits, start, inside, place):
     return bits(bits, types.int64, types.int64, types.int64), emit
 
 
+# ---- memory ----------------------------------------------------------------------------------------------------------
+
+
+def registers(rows: int, spare: int = 1) -> int:
+    """How many registers wide a tile of ``rows`` rows can be: the tile, one row of inputs and ``spare`` others fit."""
+    return max(1, (REGISTERS - spare) // (rows + 1))
+
+
+def aligned(shape, dtype) -> np.ndarray:
+    """An uninitialised array that starts on a cache line: a register then never straddles two lines."""
+    dtype = np.dtype(dtype)
+    count = int(np.prod(shape))
+    raw = np.empty(count * dtype.itemsize + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + count * dtype.itemsize].view(dtype).reshape(shape)
+
+
 def align(x: np.ndarray) -> np.ndarray:
     """A contiguous copy of ``x`` that starts on a cache line."""
     copy = aligned(x.shape, x.dtype)
@@ -717,6 +725,9 @@ def share(kernel, size: int, threads: int, *arguments) -> None:
         return
     edges = [size * part // parts for part in range(parts + 1)]
     waiting = [_pool(parts - 1).submit(kernel, *edges[part : part + 2], *arguments) for part in range(1, parts)]
-    kernel(edges[0], edges[1], *arguments)
+    try:
+        kernel(edges[0], edges[1], *arguments)
+    finally:  # no part may still write when an error lets the caller go on
+        wait(waiting)
     for future in waiting:
         future.result()

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import numba
 import numpy as np
@@ -217,6 +218,20 @@ def test_an_error_in_another_thread_is_not_lost():
 
     with pytest.raises(ValueError, match="part 5"):
         simd.share(work, 10, 2)
+
+
+def test_after_an_error_no_part_is_still_at_work():
+    ended = []
+
+    def work(first, last):
+        if not first:
+            raise ValueError("part 0")
+        time.sleep(0.05)
+        ended.append(first)
+
+    with pytest.raises(ValueError, match="part 0"):
+        simd.share(work, 10, 2)
+    assert ended == [5]
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.0, True, None])
