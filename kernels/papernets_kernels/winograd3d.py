@@ -110,8 +110,9 @@ def conv3d(x: np.ndarray, weight: np.ndarray | Winograd, padding=0, *, threads: 
     across = tuple(-(-out // 2) for out in size)  # tiles along each axis
     y = np.empty((len(x), outputs, *size), np.float32)
     count = across[0] * across[1] * across[2]
-    together = _together(count, threads)
     columns, groups, *_ = weight.groups.shape
+    nanoseconds = columns * inputs * outputs * count / 80
+    together = _together(count, simd.parts(count, threads, nanoseconds))
     vectors = -(-together // simd.F32)
     room = (columns * inputs * vectors + (columns * groups * ROWS + 64) * (vectors + 1) + 64) * simd.F32
     order = np.arange(inputs, dtype=np.int32)
@@ -121,17 +122,18 @@ def conv3d(x: np.ndarray, weight: np.ndarray | Winograd, padding=0, *, threads: 
 
     for image, out in zip(x, y, strict=True):
         planes = _planes(image, padding, across, threads)
-        simd.share(layer, -(-count // together), threads, together, planes, across, weight.groups, weight.slots, order, out)
+        layout = planes, across, weight.groups, weight.slots, order
+        simd.share(layer, -(-count // together), threads, nanoseconds, together, *layout, out)
     return y
 
 
-def _together(count: int, threads: int) -> int:
+def _together(count: int, parts: int) -> int:
     """How many tiles to transform, multiply and transform back at a time.
 
     With fewer the weights are fetched too often, with more what one step hands to the next leaves the caches.
     """
     panel = WIDTH * simd.F32
-    return max(1, min(count if count <= 3 * panel else 2 * panel, -(-count // threads)))
+    return max(1, min(count if count <= 3 * panel else 2 * panel, -(-count // parts)))
 
 
 def _planes(image: np.ndarray, padding, across, threads: int) -> np.ndarray:
@@ -141,7 +143,7 @@ def _planes(image: np.ndarray, padding, across, threads: int) -> np.ndarray:
     """
     volume = (across[0] + 1) * (across[1] + 1) * (across[2] + 1)
     planes = simd.scratch("planes", (len(image), 8 * volume + simd.F32))  # room behind the last row
-    simd.share(_split, len(image), threads, image, *padding, *across, planes)
+    simd.share(_split, len(image), threads, planes.nbytes / 8, image, *padding, *across, planes)
     return planes
 
 
