@@ -5,7 +5,10 @@ from papernets.data._digits import digits
 from papernets.data._fetch import SOURCES, cache_folder, fetch
 from papernets.data._folders import ImageFolder
 from papernets.data._patches import PHOTOGRAPHS, photograph_patches, photographs
+from papernets.data._rooms import ROOM_CLASSES, Room, Rooms, corner_room, points, room
+from papernets.data._scans import SCANNET_CLASSES, Scans, read_ply, scan_splits
 from papernets.data._split import Split
 
-__all__ = ["CIFAR10", "CIFAR100", "PHOTOGRAPHS", "SOURCES", "ImageFolder", "Split", "cache_folder", "digits", "fetch",
-           "photograph_patches", "photographs", "read_cifar"]
+__all__ = ["CIFAR10", "CIFAR100", "PHOTOGRAPHS", "ROOM_CLASSES", "SCANNET_CLASSES", "SOURCES", "ImageFolder", "Room",
+           "Rooms", "Scans", "Split", "cache_folder", "corner_room", "digits", "fetch", "photograph_patches", "photographs",
+           "points", "read_cifar", "read_ply", "room", "scan_splits"]

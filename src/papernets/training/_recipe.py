@@ -9,6 +9,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import Dataset
 
 from papernets.data import ImageFolder, read_cifar
 from papernets.training._loop import History, fit, loader
@@ -18,7 +19,10 @@ from papernets.training._seed import seed_everything
 
 @dataclass(frozen=True)
 class Recipe:
-    """A paper's recipe. ``before_epoch(model, epoch, epochs)`` is the method's; ``export`` makes the final network."""
+    """A paper's recipe. ``before_epoch(model, epoch, epochs)`` is the method's; ``export`` makes the final network.
+
+    ``read(data)`` gives the training and the test set of a recipe whose data are neither CIFAR nor a folder of images.
+    """
 
     data: str
     build: Callable[[], nn.Module]
@@ -29,6 +33,8 @@ class Recipe:
     momentum: float = 0.9
     before_epoch: Callable[[nn.Module, int, int], object] | None = None
     export: Callable[[nn.Module], nn.Module] | None = None
+    read: Callable[[Path | None], tuple[Dataset, Dataset]] | None = None
+    test_batch: int = 500
 
 
 def crop_and_flip(images: torch.Tensor, pad: int = 4) -> torch.Tensor:
@@ -55,7 +61,9 @@ def run_recipe(recipe: Recipe, folder: str | Path, *, fabric: Fabric | None = No
     """
     folder = Path(folder)
     augment = None
-    if recipe.data.startswith("cifar"):
+    if recipe.read is not None:
+        first, second = recipe.read(data)
+    elif recipe.data.startswith("cifar"):
         first, second = read_cifar(recipe.data, None if data is None else Path(data))
         augment = crop_and_flip
     else:
@@ -82,7 +90,7 @@ def run_recipe(recipe: Recipe, folder: str | Path, *, fabric: Fabric | None = No
         if report is not None:
             report(epoch, total, history)
 
-    return fit(model, loader(first, recipe.batch, True, workers), loader(second, 500, False, workers), epochs=total,
+    return fit(model, loader(first, recipe.batch, True, workers), loader(second, recipe.test_batch, False, workers), epochs=total,
                lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, seed=seed, fabric=fabric,
                augment=augment, before_epoch=before, after_epoch=after, checkpoint=folder / "last.ckpt",
                log=folder / "log.jsonl")
