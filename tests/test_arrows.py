@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE, KERNELS, NOTEBOOKS = ROOT / "src" / "papernets", ROOT / "kernels" / "papernets_kernels", ROOT / "notebooks"
 SHARED = ("nn", "data", "measure", "training")
 PRESS = ("papernets.press", "papernets.bench", "papernets.cli")
+SHARED_FIGURES = "papernets.figures.hardware"  # drawings of cores, for every chapter that has one
 OUTER = ("papernets.chapter", "papernets.figures", *PRESS)
 PAPERS = (*OUTER, "papernets.papers")
 
@@ -118,7 +119,9 @@ def test_papers_know_neither_the_chapter_nor_the_press_nor_each_other():
 
 def test_figures_know_their_own_paper_and_no_press():
     assert scan(SOURCE / "figures", forbidden=("papernets.figures", "papernets.papers", *PRESS),
-                own=lambda file: [name_of(file), f"papernets.papers.{file.stem}"]) == {}
+                own=lambda file: [name_of(file), f"papernets.papers.{file.stem}", SHARED_FIGURES]) == {}
+    source = (SOURCE / "figures" / "hardware.py").read_text(encoding="utf-8")
+    assert breaches(source, forbidden=PAPERS, own=["papernets.chapter"]) == [] and of_papers(source) == []
 
 
 @pytest.mark.parametrize("room", SHARED)
@@ -165,7 +168,7 @@ def test_notebooks_use_their_own_paper_the_chapter_and_the_shared_rooms():
 
 def rooms_of(module: str) -> list[str]:
     shared = [f"papernets.{room}" for room in SHARED]
-    return [f"papernets.papers.{module}", f"papernets.figures.{module}", "papernets.chapter", *shared]
+    return [f"papernets.papers.{module}", f"papernets.figures.{module}", SHARED_FIGURES, "papernets.chapter", *shared]
 
 
 # --- the checker itself: planted breaches are reported, and what is allowed is not -----------------------------------
@@ -228,6 +231,7 @@ def test_planted_breach_of_a_notebook_is_reported(line, tmp_path):
     "from papernets.papers import dcff", "from papernets.papers.dcff import DCFF", "import torch",
     "from papernets.chapter import Chapter, Slider", "from papernets import nn, data",
     "from papernets.training import fit", "from papernets.figures import dcff as draw",
+    "from papernets.figures.hardware import waveform", "from papernets.figures import hardware",
     "from papernets_kernels import roofline"])
 def test_a_clean_notebook_is_not(line):
     assert breaches(line, allowed=rooms_of("dcff")) == []

@@ -11,6 +11,7 @@ from amaranth.lib.wiring import In, Out
 from papernets_kernels.hdl import _parts
 
 PLANES, CENTRE = 27, 13
+BUILDER, ENGINE = ("IDLE", "LOAD", "PUSH"), ("IDLE", "PLANE", "MAC", "DRAIN")  # their states, by number
 
 
 # ---- pieces of circuits ------------------------------------------------------------------------------------------------
@@ -50,12 +51,13 @@ class Builder(wiring.Component):
     go (In): the next cycle is the LOAD of output 0, and the lists before are lost.
     last (Out): this is the last PUSH; from the next cycle on ``heads`` and ``nonempty`` are those of the tile.
     msk_addr, idx_addr (Out) lead their data by one cycle. node_en, node_addr, node (Out): the write port of the nodes.
+    state (Out): one of ``BUILDER``.
     """
 
     def __init__(self, core):
         address = _parts.bits(core.pairs)
         super().__init__({
-            "go": In(1), "n_out": In(range(core.outputs + 1)), "busy": Out(1), "last": Out(1),
+            "go": In(1), "n_out": In(range(core.outputs + 1)), "busy": Out(1), "last": Out(1), "state": Out(2),
             "msk_addr": Out(_parts.bits(core.outputs)), "msk_data": In(PLANES),
             "idx_addr": Out(address), "idx_data": In(_parts.bits(core.inputs)),
             "node_en": Out(1), "node_addr": Out(address), "node": Out(core.node),
@@ -84,10 +86,11 @@ class Builder(wiring.Component):
                     m.d.sync += [o.eq(0), p.eq(0), self.nonempty.eq(0)]
                     m.next = "LOAD"
             with m.State("LOAD"):
-                m.d.comb += self.msk_addr.eq(o + 1)
+                m.d.comb += [self.state.eq(BUILDER.index("LOAD")), self.msk_addr.eq(o + 1)]
                 m.d.sync += mask.eq(self.msk_data)
                 m.next = "PUSH"
             with m.State("PUSH"):
+                m.d.comb += self.state.eq(BUILDER.index("PUSH"))
                 m.d.comb += [pushing.eq(1), self.msk_addr.eq(o + 1), self.last.eq((rest == 0) & (o + 1 == self.n_out))]
                 m.d.sync += [p.eq(p + 1), mask.eq(rest), self.nonempty.eq(self.nonempty | bit)]
                 for k in range(PLANES):
@@ -112,6 +115,7 @@ class _Engine(wiring.Component):
     free (Out): go is possible. closing (Out): this is the last PLANE; the accumulators are written until ``drain`` cycles
     later. page (In): the tile's page of ifm and acc; it may change from the cycle after closing on.
     Addresses lead their data by one cycle. node, ifm and wgt have as many read ports as the engine needs.
+    state (Out): one of ``ENGINE``. working (Out): row g multiplies.
     """
 
     nodes, weights = 1, 1
@@ -121,6 +125,7 @@ class _Engine(wiring.Component):
         acc = _parts.bits(core.outputs * core.pages)
         super().__init__({
             "go": In(1), "page": In(range(core.pages)), "free": Out(1), "closing": Out(1),
+            "state": Out(2), "working": Out(rows),
             "heads": In(data.ArrayLayout(_parts.bits(core.pairs), PLANES)), "nonempty": In(PLANES),
             "node_addr": Out(_parts.bits(core.pairs)).array(self.nodes), "node": In(core.node).array(self.nodes),
             "ifm_addr": Out(_parts.bits(core.inputs * core.channels * core.pages)).array(rows),
@@ -151,6 +156,7 @@ class _Engine(wiring.Component):
             with m.State("IDLE"):
                 begin()
             with m.State("PLANE"):
+                m.d.comb += self.state.eq(ENGINE.index("PLANE"))
                 m.d.sync += visited.eq(visited | choice)
                 m.next = "MAC"
                 with m.If(todo == 0):
@@ -158,11 +164,12 @@ class _Engine(wiring.Component):
                     m.d.sync += left.eq(self.drain - 1)
                     m.next = "DRAIN"
             with m.State("MAC"):
-                m.d.comb += issue.eq(1)
+                m.d.comb += [self.state.eq(ENGINE.index("MAC")), issue.eq(1)]
                 m.d.sync += c.eq(Mux(self.final, 0, c + 1))
                 with m.If(self.final & mac()):
                     m.next = "PLANE"
             with m.State("DRAIN"):
+                m.d.comb += self.state.eq(ENGINE.index("DRAIN"))
                 m.d.sync += left.eq(left - 1)
                 with m.If(left == 0):
                     m.next = "IDLE"
@@ -191,7 +198,7 @@ class _Engine(wiring.Component):
         valid, first, final, out = later
         fresh, ends, sums = Signal(name=f"fresh{g}"), Signal(name=f"ends{g}"), Signal(self.core.sums, name=f"sums{g}")
         m.d.sync += fresh.eq(centre)
-        m.d.comb += ends.eq(valid & final)
+        m.d.comb += [ends.eq(valid & final), self.working[g].eq(valid)]
         for lane in range(self.core.lanes):
             product = Signal(signed(16), name=f"product{g}_{lane}")
             m.d.comb += product.eq(self.ifm[g] * weights[lane])
@@ -261,7 +268,7 @@ class OneNode(_Engine):
         m.d.sync += [valid.eq(self.issue), first.eq(self.first), final.eq(self.final), fresh.eq(centre), address.eq(out)]
         sums, ends, forward = _parts.signals(sums=core.sums, ends=1, forward=1)
         before = Signal.like(out)  # the output of the last whole sum; of this tile, for the centre has no use for it
-        m.d.comb += [ends.eq(valid & final), forward.eq(before == address)]
+        m.d.comb += [ends.eq(valid & final), forward.eq(before == address), self.working.eq(valid)]
         with m.If(ends):
             m.d.sync += before.eq(address)
         for lane in range(core.lanes):

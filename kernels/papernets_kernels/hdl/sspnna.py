@@ -43,7 +43,7 @@ from amaranth.lib.wiring import In, Out
 
 from papernets_kernels import _check
 from papernets_kernels.hdl import _parts
-from papernets_kernels.hdl._engines import CENTRE, PLANES, Builder, OneNode, Systolic, TwoPlanes
+from papernets_kernels.hdl._engines import BUILDER, CENTRE, ENGINE, PLANES, Builder, OneNode, Systolic, TwoPlanes
 from papernets_kernels.hdl.simulate import Stimulus, simulate
 
 if TYPE_CHECKING:  # a tile asks a rulebook for its lines, and the core needs no numba
@@ -73,6 +73,8 @@ class SSpNNA(wiring.Component):
     | busy | 1 | out | from the cycle after start on, until the tile, or all tiles, are done |
     | done | 1 | out | a tile was started since reset, and none is in work |
     | cycles | 32 | out | cycles with busy = 1 since the last start that found busy = 0 |
+    | builder_state, engine_state | 2 | out | to look at: as in ``BUILDER`` and ``ENGINE`` |
+    | working | rows, or planes | out | to look at: which rows multiply in this cycle, L products each |
 
     Memories are written at the clock edge, and before the start of the tile that needs them. With pages, tile t since reset
     has page t mod ``pages``; page q begins at q times the size of a page: ifm at q NI C, msk at q NO, idx at q NP, ra at q NO.
@@ -110,6 +112,7 @@ class SSpNNA(wiring.Component):
             "msk_en": In(1), "msk_addr": In(_parts.bits(pages * outputs)), "msk_data": In(PLANES),
             "idx_en": In(1), "idx_addr": In(_parts.bits(pages * pairs)), "idx_data": In(_parts.bits(inputs)),
             "ra": In(_parts.bits(pages * outputs)), "rd": Out(self.sums),
+            "builder_state": Out(2), "engine_state": Out(2), "working": Out(max(rows, planes)),
         })  # fmt: skip
 
     def elaborate(self, platform):
@@ -170,6 +173,8 @@ class SSpNNA(wiring.Component):
             node_port.addr.eq(other * self.pairs + builder.node_addr),
             node_port.data.eq(builder.node),
         ]
+
+        m.d.comb += [self.builder_state.eq(builder.state), self.engine_state.eq(engine.state), self.working.eq(engine.working)]
 
         # starts, and the way from the builder to the engine
         taken, ran = _parts.signals(taken=1, ran=1)
@@ -243,6 +248,14 @@ class SSpNNA(wiring.Component):
             m.d.sync += later.eq(pulse)
             pulse = later
         return pulse
+
+    # ---- what it does when ----
+
+    def units(self, trace: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Of a trace: for each state of the builder and the engine, and each row, in which cycles it is that, or multiplies."""
+        found = {state: trace["builder_state"] == BUILDER.index(state) for state in BUILDER[1:]}
+        found |= {state: trace["engine_state"] == ENGINE.index(state) for state in ENGINE[1:]}
+        return found | {f"row {g}": trace["working"] >> g & 1 == 1 for g in range(max(self.rows, self.planes))}
 
     # ---- the law ----
 

@@ -57,6 +57,7 @@ class _Core(wiring.Component):
     | ids_en, ids_addr, ids_data | 1, , A times the bits of an id | in | ids of outputs g A ... at c G + g, lowest first |
     | y_valid | 1 | out | y holds A sums: position after position, g ascending |
     | y | A times 24 signed | out | with y_valid; sums wrap |
+    | multiplying, adding | 1 | out | to look at: Dot9 has a window and a kernel; the adders add |
 
     Memories are written at the clock edge, before start. Reset stops everything; the memories keep their contents.
     """
@@ -79,8 +80,13 @@ class _Core(wiring.Component):
             "n_positions": In(range(windows + 1)), "n_channels": In(range(windows + 1)), "n_groups": In(range(self.groups + 1)),
             "win_en": In(1), "win_addr": In(_parts.bits(windows)), "win_data": In(self.window),
             "ids_en": In(1), "ids_addr": In(_parts.bits(self.words)), "ids_data": In(self.ids),
-            "y_valid": Out(1), "y": Out(self.sums), **more,
+            "y_valid": Out(1), "y": Out(self.sums), "multiplying": Out(1), "adding": Out(1), **more,
         })  # fmt: skip
+
+    @staticmethod
+    def units(trace: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Of a trace: in which cycles Dot9 and the adders work."""
+        return {"Dot9": trace["multiplying"] == 1, "adders": trace["adding"] == 1}
 
     def _memory(self, m, name, shape, depth):
         """A memory that the host writes; gives its read port."""
@@ -156,10 +162,8 @@ class SubBit(_Core):
                 m.d.sync += [channel.eq(0), position.eq(position + 1)]
         entry = Signal(ENTRY)
         dot = _dot9(m, window.data, codebook.data)
-        multiplying, storing, at, place, filled = _parts.signals(
-            multiplying=1, storing=1, at=self.tau + 1, place=self.tau + 1, filled=1
-        )
-        m.d.sync += [multiplying.eq(filling), storing.eq(multiplying), entry.eq(dot), filled.eq(fill_last)]
+        storing, at, place, filled = _parts.signals(storing=1, at=self.tau + 1, place=self.tau + 1, filled=1)
+        m.d.sync += [self.multiplying.eq(filling), storing.eq(self.multiplying), entry.eq(dot), filled.eq(fill_last)]
         m.d.sync += [at.eq(Cat(j, half)), place.eq(at)]
         m.d.comb += [fill.en.eq(storing), fill.addr.eq(place), fill.data.eq(entry)]
 
@@ -182,10 +186,10 @@ class SubBit(_Core):
             held.eq(held + (filling & (j == 0)) - drain_last),  # halves that are being filled, full, or being drained
             whole.eq(whole + filled - drain_last),  # those that are full in the cycle after the next, when they are read
         ]
-        adding, fresh, leaving, side, ends = _parts.signals(adding=1, fresh=1, leaving=1, side=1, ends=1)
-        m.d.sync += [adding.eq(draining), fresh.eq(channel == 0), leaving.eq(channel == channels - 1), side.eq(other)]
+        fresh, leaving, side, ends = _parts.signals(fresh=1, leaving=1, side=1, ends=1)
+        m.d.sync += [self.adding.eq(draining), fresh.eq(channel == 0), leaving.eq(channel == channels - 1), side.eq(other)]
         m.d.sync += [write.addr.eq(group), ends.eq(drain_last & (position == positions - 1))]
-        m.d.comb += [write.en.eq(adding), self.y_valid.eq(adding & leaving), final.eq(ends & leaving)]
+        m.d.comb += [write.en.eq(self.adding), self.y_valid.eq(self.adding & leaving), final.eq(ends & leaving)]
         for a, lookup in enumerate(lookups):
             base, total = Signal.like(self.y[a], name=f"from{a}"), Signal.like(self.y[a], name=f"sum{a}")
             m.d.comb += [
@@ -255,6 +259,8 @@ class PlainBinary(_Core):
             self.y[0].eq(total),
             self.y_valid.eq(stage2[0] & stage2[2]),
             final.eq(stage2[2] & stage2[3]),
+            self.multiplying.eq(stage1[0]),
+            self.adding.eq(stage2[0]),
         ]
         return m
 

@@ -38,6 +38,7 @@ class Xnor(wiring.Component):
     | col_en, col_addr, col_data | 1, , L times 64 | in | word w of columns n L ... n L + L - 1 at n W + w |
     | y_valid | 1 | out | y holds the products of a row and L columns: row after row, columns ascending |
     | y | L times 18 signed | out | with y_valid |
+    | counting, adding | 1 | out | to look at: the lanes count a word; they add a count |
 
     Memories are written at the clock edge, before start. Reset stops everything; the memories keep their contents.
     """
@@ -55,6 +56,7 @@ class Xnor(wiring.Component):
             "row_en": In(1), "row_addr": In(_parts.bits(rows)), "row_data": In(WORD),
             "col_en": In(1), "col_addr": In(_parts.bits(columns)), "col_data": In(data.ArrayLayout(WORD, lanes)),
             "y_valid": Out(1), "y": Out(data.ArrayLayout(signed(18), lanes)),
+            "counting": Out(1), "adding": Out(1),
         })  # fmt: skip
 
     def elaborate(self, platform):
@@ -99,6 +101,7 @@ class Xnor(wiring.Component):
         stage1, stage2, stage3 = _parts.signals(stage1=4, stage2=4, stage3=4)
         m.d.sync += [stage1.eq(flags), stage2.eq(stage1), stage3.eq(stage2)]
         m.d.comb += [self.y_valid.eq(stage3[2]), final.eq(stage3[3])]
+        m.d.comb += [self.counting.eq(stage1[0]), self.adding.eq(stage2[0])]
         for lane in range(self.lanes):
             differ = Signal(WORD, name=f"differ{lane}")
             count, total = Signal(7, name=f"count{lane}"), Signal(16, name=f"total{lane}")
@@ -108,6 +111,11 @@ class Xnor(wiring.Component):
                 m.d.sync += total.eq(Mux(stage2[1], 0, total) + count)
             m.d.comb += self.y[lane].eq(k - (total << 1))
         return m
+
+    @staticmethod
+    def units(trace: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Of a trace: in which cycles the lanes count a word, and add a count."""
+        return {"count": trace["counting"] == 1, "add": trace["adding"] == 1}
 
     def law(self, rows: int, columns: int, k: int) -> int:
         """Cycles of a product (rows, k) by (columns, k)."""
