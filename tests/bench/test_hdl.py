@@ -45,10 +45,12 @@ def test_the_page_shows_what_the_run_found():
     assert "10 000 |(9 000–11 000)" in text("engines") and "4.00 s |(3.90–4.20)" in text("engines")
     assert "200 times as fast" in text("engines")
     assert f"repaid after {_hdl_page.short(4 / (1 / 10_000 - 1 / 2_000_000))} cycles".replace("\u202f", " ") in text("engines")
-    for words in ("sspnna lanes 8", "4 677", "98.8 %", "35.5", "2254", "1554", "768", "15",
-                  "57.2 MHz on LFE5U-25F, speed grade 6, package CABGA381, aimed at 100 MHz with seed 1"):
+    for words in ("|lanes 8|", "4 677", "98.8 %", "35.5", "2254", "1554", "768", "15",
+                  "Placed and routed for LFE5U-25F, speed grade 6, package CABGA381 (aimed at 100 MHz, seed 1): "
+                  "sspnna lanes 8 reaches 57.2 MHz."):
         assert words in text("sspnna"), words
-    assert text("subbit").count("4 677") == 2 and "MHz" not in text("subbit") and "plain-binary" not in text("xnor")
+    assert text("subbit").count("4 677") == 2 and "MHz" not in text("subbit") and "|plain-binary|" in text("subbit")
+    assert "plain-binary" not in text("xnor")
 
 
 def test_without_a_run_the_page_says_how_to_make_one():

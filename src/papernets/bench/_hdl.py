@@ -85,13 +85,13 @@ def _engines(quick: bool, pinned: list[int], report: Callable[[str], None]) -> d
     from papernets_kernels.hdl import report as hdl
     core = sspnna.SSpNNA()
     todo = hdl.kind("sspnna").work(core, 0).stimulus
-    found = {"core": "sspnna lanes 8"}
-    found["compile"] = _quiet(lambda: _compile(1 if quick else 3), pinned)
+    found, attempts = {"core": "sspnna lanes 8"}, 1 if quick else ATTEMPTS
+    found["compile"] = _quiet(lambda: _compile(1 if quick else 3), pinned, attempts)
     report(f"compiling takes {found['compile']['median']:.1f} s")
-    found["amaranth"] = _quiet(lambda: _rate(core, todo, "amaranth", 2 if quick else 7), pinned)
+    found["amaranth"] = _quiet(lambda: _rate(core, todo, "amaranth", 2 if quick else 7), pinned, attempts)
     report(f"amaranth: {found['amaranth']['median']:.0f} cycles a second")
     todo.steps *= 10 if quick else 300
-    found["compiled"] = _quiet(lambda: _rate(core, todo, "compiled", 3 if quick else 9), pinned)
+    found["compiled"] = _quiet(lambda: _rate(core, todo, "compiled", 3 if quick else 9), pinned, attempts)
     report(f"compiled: {found['compiled']['median']:.0f} cycles a second")
     found["ratio"] = found["compiled"]["median"] / found["amaranth"]["median"]
     version = subprocess.run([*_tools.compiler(), "--version"], capture_output=True, text=True).stdout.splitlines()
@@ -132,10 +132,10 @@ def _summary(values: list[float]) -> dict:
     return {"median": median, "low": low, "high": high, "turns": len(values)}
 
 
-def _quiet(measure: Callable[[], dict], pinned: list[int]) -> dict:
+def _quiet(measure: Callable[[], dict], pinned: list[int], attempts: int) -> dict:
     """What ``measure`` gives when other programs use least of the core, and how much that was; a few attempts."""
     best = None
-    for attempt in range(ATTEMPTS):
+    for attempt in range(attempts):
         if attempt:
             time.sleep(PAUSE)
         watch, begun, before = Watch(pinned), time.perf_counter(), _children()

@@ -52,7 +52,7 @@ def _engines(run: dict) -> str:
             ["compiled", ("cycles a second", spread(engines["compiled"], "")), ("compiling", spread(engines["compile"], " s"))]]
     words = (f"On {engines['core']} the compiled engine is {short(engines['ratio'])} times as fast. What it takes to compile, "
              f"once for a core, is repaid after {short(_even(engines))} cycles.")
-    return _table(("engine", "cycles a second", "compiling"), rows) + f"<p>{html.escape(words)}</p>"
+    return _table(("engine", "cycles a second", "compiling"), rows) + f'<p class="pn-note">{html.escape(words)}</p>'
 
 
 def _even(engines: dict) -> float:
@@ -73,11 +73,20 @@ def _cores(run: dict, name: str) -> str:
                  ("MACs a cycle", short(row["macs_per_cycle"])), ("LUTs", counts["luts"]), ("flip-flops", counts["flip_flops"]),
                  ("LUT RAM", counts["lut_ram_bits"]), ("block RAMs", counts["block_rams"]),
                  ("multipliers", counts["multipliers"])]
-        if clock := row["clock"]:
-            where = f"{clock['device']}, speed grade {clock['speed']}, package {clock['package']}"
-            clocks.append(f"{row['label']} reaches {short(clock['mhz'])} MHz on {where}, aimed at {clock['target']} MHz with "
-                          f"seed {clock['seed']}.")
-        rows.append([html.escape(row["label"]), *((head, str(cell)) for head, cell in cells)])
+        if row["clock"]:
+            clocks.append((row["label"], row["clock"]))
+        size = row["label"].removeprefix(f"{row['core']} ")
+        size = size.replace(" ", "\u00a0").replace(",\u00a0", ", ")  # a line may break at a comma
+        rows.append([html.escape(size), *((head, str(cell)) for head, cell in cells)])
     heads = ("core", "cycles", "busy", "MACs a cycle", "LUTs", "flip-flops", "LUT RAM", "block RAMs", "multipliers")
-    note = f"<p>{html.escape('After place and route, ' + ' '.join(clocks))}</p>" if clocks else ""
-    return _table(heads, rows) + note
+    return _table(heads, rows) + _clocks(clocks)
+
+
+def _clocks(found: list[tuple[str, dict]]) -> str:
+    """One sentence; all cores of a run are placed alike."""
+    if not found:
+        return ""
+    how = found[0][1]
+    words = "; ".join(f"{label} reaches {short(clock['mhz'])} MHz" for label, clock in found)
+    return (f'<p class="pn-note">Placed and routed for {how["device"]}, speed grade {how["speed"]}, package {how["package"]} '
+            f"(aimed at {how['target']} MHz, seed {how['seed']}): {html.escape(words)}.</p>")
