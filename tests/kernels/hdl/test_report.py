@@ -58,6 +58,22 @@ def test_the_work_is_counted():
     assert work.slots == work.macs // 8 and work.per_cycle == 2 and len(work.runs) == 4  # three tiles, and the voxel
 
 
+def test_the_ports_to_look_at_count_the_work():
+    """Each unit works as often as the work says, and in no cycle outside the runs."""
+    one = {"n_positions": 1, "n_channels": 1}  # one window: a table of four results, three words of two adders
+    for name, start, work in (
+        ("subbit", {**one, "n_groups": 3}, {"Dot9": 4, "adders": 3}),
+        ("plain-binary", {**one, "n_groups": 5}, {"Dot9": 5, "adders": 5}),
+        ("xnor", {"n_rows": 2, "n_groups": 1, "n_words": 3, "k": 192}, {"count": 6, "add": 6}),
+    ):
+        core = report.make(name, **SMALL[name])
+        todo = Stimulus(core).drive(start=1, **start).wait("done").drive(2)
+        trace = simulate.simulate(core, todo, trace=True).trace
+        units = core.units(trace)
+        assert {unit: int(seen.sum()) for unit, seen in units.items()} == work
+        assert not any((seen & (trace["busy"] == 0)).any() for seen in units.values())
+
+
 def test_a_table_has_rows_around_the_core():
     names = [report.label(*found) for found in report.sweep("sspnna", channels=4)]
     assert names == [f"sspnna {words}" for words in (
@@ -69,15 +85,16 @@ def test_a_table_has_rows_around_the_core():
     assert [o["lanes"] for _, o in report.sweep("xnor")] == [4, 8, 16, 32]
 
 
+@pytest.mark.parametrize("wrong", [1, -1])
 @pytest.mark.parametrize("name", SMALL)
-def test_a_wrong_law_is_found(monkeypatch, name):
+def test_a_wrong_law_is_found(monkeypatch, name, wrong):
     make = report.KINDS[name].make
     law = make.law
-    monkeypatch.setattr(make, "law", lambda *given: law(*given) + 1)
+    monkeypatch.setattr(make, "law", lambda *given: law(*given) + wrong)
     row = report.measure(name, report.make(name, **SMALL[name]))
-    assert len(row["faults"]) == len(row["runs"]) and row["law"] == row["cycles"] + len(row["runs"])
+    assert len(row["faults"]) == len(row["runs"]) and row["law"] == row["cycles"] + wrong * len(row["runs"])
     run = row["runs"][0]
-    assert row["faults"][0] == f"the run of {run['name']} took {run['cycles']} cycles, its law says {run['cycles'] + 1}"
+    assert row["faults"][0] == f"the run of {run['name']} took {run['cycles']} cycles, its law says {run['cycles'] + wrong}"
 
 
 def test_a_core_that_does_not_end_is_a_fault(monkeypatch):
