@@ -211,7 +211,7 @@ def clustering(codes: Sequence[np.ndarray], seed: int = 0, most: int = 64) -> go
     for name, layer, color in (("first binary layer", codes[0], BLUE), ("second binary layer", codes[1], OURS)):
         times = -np.sort(-np.bincount(layer, minlength=512))[:most]
         figure.add_scatter(x=at, y=100 * times / total, name=name, mode="lines", line=dict(color=color, width=2.5))
-    figure.update_layout(title="The second layer clusters on a few patterns; the first nearly looks random",
+    figure.update_layout(title="The second layer clusters on a few patterns, the first hardly",
                          xaxis=dict(title=f"pattern, most used first ({most} of 512)"),
                          yaxis=dict(title=f"share of the {total} kernels (%)", type="log"))
     if snn.entropy(codes[1]) > snn.entropy(codes[0]):
