@@ -245,7 +245,7 @@ def test_the_search_in_words():
 
 
 def test_the_clock_compares_equal_results(monkeypatch):
-    monkeypatch.setattr(draw, "median_seconds", lambda call, *_: 0.5 + 0 * call().sum())
+    monkeypatch.setattr(draw, "quickest", lambda call, *_: 0.5 + 0 * call().sum())
     monkeypatch.setattr(draw, "_middle", lambda: [snn.Size("small", 8, 8, 5, 5)])
     times = draw.cpu_times()
     assert times == {"float32 (torch)": [0.5], "bits counted": [0.5], "results shared": [0.5]}
@@ -254,6 +254,16 @@ def test_the_clock_compares_equal_results(monkeypatch):
     monkeypatch.setattr(draw.subbit_kernel, "conv2d", lambda *args, **options: right(*args, **options) + 1)
     with pytest.raises(AssertionError, match="the three ways do not agree"):
         draw.cpu_times()
+
+
+def test_the_quickest_call_counts(monkeypatch):
+    now, lengths = [0.0], iter([9.0, 3.0, 1.0, 5.0, 100.0])  # the first call is not timed
+
+    def call():
+        now[0] += next(lengths)
+
+    monkeypatch.setattr(draw.time, "perf_counter", lambda: now[0])
+    assert draw.quickest(call, 15.0) == 1.0
 
 
 def test_the_clock_in_words():
