@@ -150,8 +150,8 @@ def explore_core(tau: int = 5, outputs: int = 128, adders: int = 4) -> go.Figure
     gains = [snn.binary_cycles(snn.layers(name)) / snn.cycles(snn.layers(name), tau, adders) for name in PAPER]
     figure.update_layout(
         barmode="overlay", bargap=0.25,
-        title=f"{item} cycles an item, {limit}; ResNet-18 {gains[0]:.2f}× (paper {PAPER['resnet18']}×), "
-        f"ResNet-34 {gains[1]:.2f}× (paper {PAPER['resnet34']}×)")
+        title=f"{item} cycles an item, {limit}; ResNet-18 {gains[0]:.2f}×, ResNet-34 {gains[1]:.2f}× "
+        f"(paper, at τ = 5: {PAPER['resnet18']}×, {PAPER['resnet34']}×)")
     figure.data[3].base = [tau / 9]
     figure.update_xaxes(title="kernel (id)", range=[-0.5, number - 0.5], showgrid=False, row=1, col=1)
     figure.update_yaxes(title="times used", rangemode="tozero", row=1, col=1)

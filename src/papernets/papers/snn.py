@@ -470,7 +470,8 @@ def adam(model: nn.Module, weight_decay: float = 0.0) -> torch.optim.Adam:
     """Adam for a sub-bit network: p has its own learning rate, and ``settle_`` follows every step.
 
     Between refinement steps p has no gradient (None), and Adam leaves it alone; with zeros it would drift on its momentum. So
-    keep ``zero_grad(set_to_none=True)``, torch's default. On several devices, replicas need find_unused_parameters=True.
+    keep ``zero_grad(set_to_none=True)``, torch's default. Replicas on several devices must be told so: ``papernets train``
+    takes ``--strategy ddp_find_unused_parameters_true``.
     """
     groups: dict[float, list] = {}
     layers = [module for module in model.modules() if isinstance(module, SubBitConv2d) and module.refines]
