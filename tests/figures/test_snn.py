@@ -34,8 +34,8 @@ def test_tiles_keep_their_order_and_their_gaps():
 
 def test_the_nearest_patterns_are_the_nearest():
     figure = draw.nearest_patterns()
-    w, signs, nearest = (np.array(trace.z, float) for trace in figure.data)
-    ids = [int(text) for text in figure.layout.xaxis3.ticktext]
+    nearest, signs, w = (np.array(trace.z, float) for trace in figure.data)
+    ids = [int(text) for text in figure.layout.xaxis.ticktext]
     used = set()
     for i in range(6):
         at = slice(4 * i, 4 * i + 3)

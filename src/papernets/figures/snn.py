@@ -54,17 +54,16 @@ def nearest_patterns(tau: int = 2, kernels: int = 6) -> go.Figure:
     P = snn.patterns(snn.sample(tau, draw))
     ids = snn.project(w, P)
     scale = float(w.abs().max())
-    figure = make_subplots(3, 1, vertical_spacing=0.08)
-    lines = ("w", w, scale), ("sign", w.sign(), 1), ("nearest", P[ids], 1)
+    figure = make_subplots(3, 1, vertical_spacing=0.08, start_cell="bottom-left")
+    lines = ("nearest", P[ids], 1), ("sign", w.sign(), 1), ("w", w, scale)  # from below
     for row, (name, values, top) in enumerate(lines, 1):
         figure.add_heatmap(z=mosaic(values.view(-1, 9).numpy(), kernels), zmin=-top, zmax=top, colorscale=SIGNS,
                            showscale=False, hoverongaps=False, hovertemplate="%{z:.2f}<extra></extra>", row=row, col=1)
-        labels = [str(i) for i in ids.tolist()] if row == 3 else [""] * kernels
+        labels = [str(i) for i in ids.tolist()] if row == 1 else [""] * kernels
         figure.update_xaxes(tickvals=[4 * i + 1 for i in range(kernels)], ticktext=labels, showgrid=False, ticks="",
                             showline=False, row=row, col=1)
-        figure.update_yaxes(tickvals=[1], ticktext=[name], showgrid=False, ticks="", showline=False, autorange="reversed",
-                            row=row, col=1)
-    figure.update_xaxes(title=f"id that is stored, of {len(P)}", row=3, col=1)
+        figure.update_yaxes(title=name, tickvals=[], showgrid=False, showline=False, autorange="reversed", row=row, col=1)
+    figure.update_xaxes(title=f"id that is stored, of {len(P)}", row=1, col=1)
     flips = int((P[ids].view_as(w) != w.sign()).sum())
     used = f"{len(ids.unique())} of {len(P)} patterns are used"
     figure.update_layout(title=f"{kernels} kernels: {used}, and {flips} of {w.numel()} signs give way")
@@ -144,8 +143,8 @@ def explore_core(tau: int = 5, outputs: int = 128, adders: int = 4) -> go.Figure
     for unit, starts, length in (("Dot9", fills, number), ("adders", drains, drain)):
         figure.add_bar(x=[length] * ITEMS, base=starts, y=[unit] * ITEMS, orientation="h", showlegend=False,
                        marker=dict(color=[OURS if i % 2 == 0 else BLUE for i in range(ITEMS)]),
-                       text=[str(i) for i in range(ITEMS)], textposition="inside", insidetextanchor="middle", textangle=0,
-                       hovertemplate=f"{unit}, item %{{text}}: from cycle %{{base}}<extra></extra>", row=3, col=1)
+                       customdata=list(range(ITEMS)), row=3, col=1,
+                       hovertemplate=f"{unit}, item %{{customdata}}: from cycle %{{base}}<extra></extra>")
     limit = "in balance" if number == drain else "Dot9 limits" if number > drain else "the adders limit"
     gains = [snn.binary_cycles(snn.layers(name)) / snn.cycles(snn.layers(name), tau, adders) for name in PAPER]
     figure.update_layout(
@@ -197,7 +196,7 @@ def evidence(claims: Sequence[dict]) -> go.Figure:
     """The paired differences of accuracy in the evidence run."""
     rows = [row for row in claims if row["id"] in CLAIMS]
     return plots.intervals([(CLAIMS[row["id"]], row["ours"], *row["interval"]) for row in rows],
-                           f"Differences of test accuracy, 95 % intervals, {rows[0]['seeds']} paired seeds", "points", "")
+                           f"Differences of test accuracy, 95 % intervals, {rows[0]['seeds']} paired seeds", "points", "arms")
 
 
 def clustering(codes: Sequence[np.ndarray], seed: int = 0, most: int = 64) -> go.Figure:
@@ -253,10 +252,11 @@ def waves(tau: int = 3, adders: int = 2, outputs: int = 16) -> go.Figure:
         busy = part[port] == 1
         part[name] = np.where(busy, (np.cumsum(busy) - 1) // cycles % 2, -1)
     names = {0: "half 0", 1: "half 1", -1: "–"}
-    return hardware.waveform(part, ["start", "busy", "fills half", "drains half", "y_valid"], last=length,
-                             title="Dot9 fills one half of the table while the adders drain the other",
-                             labels={"fills half": "Dot9 fills", "drains half": "adders drain", "y_valid": "sums leave"},
-                             values={"fills half": names, "drains half": names})
+    figure = hardware.waveform(part, ["start", "busy", "fills half", "drains half", "y_valid"], last=length,
+                               title="Dot9 fills one half of the table while the adders drain the other",
+                               labels={"fills half": "Dot9 fills", "drains half": "adders drain", "y_valid": "sums leave"},
+                               values={"fills half": names, "drains half": names})
+    return figure.update_yaxes(title="signal")
 
 
 def traced(tau: int, adders: int, outputs: int, channels: int = 3):
@@ -278,7 +278,8 @@ def occupancy(widths: Sequence[int] = (8, 16, 32), tau: int = 3, adders: int = 2
         length = 4 * snn.item_cycles(widths[0], tau, adders)
         for unit, works in core.units(trace).items():
             busy[f"{width} outputs: {unit}"] = works[first:first + length]
-    return hardware.occupancy(busy, title=f"τ = {tau}, {adders} adders: balance at {adders * 2**tau} outputs")
+    figure = hardware.occupancy(busy, title=f"τ = {tau}, {adders} adders: balance at {adders * 2**tau} outputs")
+    return figure.update_yaxes(title="unit")
 
 
 def check_law(most: int = 512, sides: Sequence[int] = (1, 2), engine: str = "fastest") -> list[dict]:
