@@ -158,7 +158,7 @@ def explore_core(tau: int = 5, outputs: int = 128, adders: int = 4) -> go.Figure
     figure.update_yaxes(visible=False, autorange="reversed", scaleanchor="x2", row=1, col=2)
     figure.update_xaxes(title=f"bits a weight, {outputs} × {outputs} channels", range=[0, 1.2], row=2, col=1)
     figure.update_yaxes(showgrid=False, autorange="reversed", row=2, col=1)
-    figure.update_xaxes(title=f"cycles, first {ITEMS} items (colour: table half)",
+    figure.update_xaxes(title="cycles (colour: table half)",
                         range=[0, drains[-1] + drain], row=3, col=1)
     figure.update_yaxes(showgrid=False, autorange="reversed", row=3, col=1)
     return figure
@@ -279,7 +279,7 @@ def occupancy(widths: Sequence[int] = (8, 16, 32), tau: int = 3, adders: int = 2
         for unit, works in core.units(trace).items():
             busy[f"{width} outputs: {unit}"] = works[first:first + length]
     figure = hardware.occupancy(busy, title=f"τ = {tau}, {adders} adders: balance at {adders * 2**tau} outputs")
-    return figure.update_yaxes(title="unit")
+    return figure.update_xaxes(title="clock cycle").update_yaxes(title="unit")
 
 
 def check_law(most: int = 512, sides: Sequence[int] = (1, 2), engine: str = "fastest") -> list[dict]:
