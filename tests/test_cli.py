@@ -39,6 +39,7 @@ def run(capfd, *words):
     (("train", "dcff", "--config", "resnet50-b-imagenet", "--data", "/no/such"), "/no/such/train is not a folder"),
     (("train", "dcff", "--config", "vgg16-cifar10", "--accelerator", "abacus"), "cannot train on accelerator abacus"),
     (("train", "dcff", "--config", "vgg16-cifar10", "--devices", "two"), "devices"),
+    (("train", "dcff", "--config", "vgg16-cifar10", "--strategy", "divide"), "cannot train on accelerator auto"),
     (("data", "fetch", "cifar11"), "no data set 'cifar11' to fetch; choose one of cifar10, cifar100"),
     (("bench", "kernel"), "nothing to measure is called 'kernel'; choose from kernels"),
     (("bench", "kernels", "--quick", "--only", "frob"), "no case has 'frob' in its name; the kernels are binary.conv2d"),

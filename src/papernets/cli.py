@@ -374,6 +374,7 @@ def train(slug: Annotated[str, typer.Argument(help="Paper, by number or slug.")]
           accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu …")] = "auto",
           devices: Annotated[str, typer.Option(help="How many, or auto.")] = "auto",
           nodes: Annotated[int, typer.Option(min=1, help="Machines, when started by torchrun on each.")] = 1,
+          strategy: Annotated[str, typer.Option(help="auto, ddp, ddp_find_unused_parameters_true …")] = "auto",
           precision: Annotated[str, typer.Option(help="32-true, 16-mixed, bf16-mixed …")] = "32-true") -> None:
     """Run a paper's full recipe on the real data set; started again, it goes on where it stopped."""
     import importlib
@@ -392,7 +393,7 @@ def train(slug: Annotated[str, typer.Argument(help="Paper, by number or slug.")]
     folder = folder or Path("runs") / paper.slug / config
     try:
         fabric = Fabric(accelerator=accelerator, devices=devices if devices == "auto" else int(devices),
-                        num_nodes=nodes, precision=precision)
+                        num_nodes=nodes, precision=precision, strategy=strategy)
         fabric.launch()
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"cannot train on accelerator {accelerator} with devices {devices}: {error}") from None
