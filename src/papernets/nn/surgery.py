@@ -56,14 +56,15 @@ def keep_filters(model: nn.Module, kept: Mapping[str, torch.Tensor], example: to
     return narrow
 
 
-def permute_filters(model: nn.Module, orders: Mapping[str, torch.Tensor],
-                    example: torch.Tensor) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+def permute_filters(model: nn.Module, orders: Mapping[str, torch.Tensor], example: torch.Tensor,
+                    strict: bool = True) -> tuple[nn.Module, dict[str, torch.Tensor]]:
     """A copy of ``model`` in which each convolution named in ``orders`` has its filters in the order given (C indices).
 
     All that depends on them follows: bias, batch norm, depthwise convolutions, the inputs of the next layers, and convolutions
     whose outputs are added to or multiplied with theirs. The network computes the same. Also returned are the orders of all
     convolutions that were changed. ``ValueError`` if a list does not hold every filter once, if two that must be ordered alike
-    are not, or if the channels cannot be followed.
+    are not, or if the channels cannot be followed; without ``strict``, the first of the two counts, and what cannot be
+    followed stays as it is.
     """
     orders = {name: torch.as_tensor(order) for name, order in orders.items()}
     modules = dict(model.named_modules())
@@ -78,26 +79,19 @@ def permute_filters(model: nn.Module, orders: Mapping[str, torch.Tensor],
     watched.eval()
     with torch.enable_grad():
         graph = tp.DependencyGraph().build_dependency(watched, example_inputs=example)
-    names = {module: name for name, module in watched.model.named_modules()}
     before, done = copy.deepcopy(watched), {}
     for name, order in orders.items():
-        if name in done:
-            continue
-        module = watched.model.get_submodule(name)
-        group = graph.get_pruning_group(module, tp.prune_conv_out_channels, list(range(module.out_channels)))
-        for dependency, places in group:
-            target, own = dependency.target.module, graph.is_out_channel_pruning_fn(dependency.handler)
-            if target is watched.input:
-                raise ValueError(f"{name} is added to the network's input and cannot be reordered; leave it out")
-            if own and isinstance(target, nn.Conv2d):
-                if not torch.equal(orders.get(names[target], order), order):
-                    raise ValueError(f"{name} and {names[target]} are joined and must be in the same order")
-                if 1 < target.groups < target.in_channels:
-                    raise ValueError(f"{names[target]} has {target.groups} groups and belongs to {name}; leave it out")
-                done[names[target]] = order
-            _permute(target, torch.as_tensor(places), order, own)
-    if not _agree(before, watched, example):
-        raise ValueError(f"the channels of {', '.join(orders)} cannot be followed through this network; leave some out")
+        if name not in done:
+            state = copy.deepcopy(watched.state_dict())
+            try:
+                joined = _reorder(watched, graph, name, order, orders if strict else done)
+                if not _agree(before, watched, example):
+                    raise ValueError(f"{name}: its channels cannot be followed through this network; leave it out")
+                done |= dict.fromkeys(joined, order)
+            except ValueError:
+                if strict:
+                    raise
+                watched.load_state_dict(state)
     found = watched.model
     for name, module in model.named_modules():
         found.get_submodule(name).training = module.training
@@ -139,6 +133,30 @@ class _Watched(nn.Module):
 
     def forward(self, x):
         return self.model(self.input(x))
+
+
+def _reorder(watched: _Watched, graph, name: str, order: torch.Tensor, orders: Mapping[str, torch.Tensor]) -> list[str]:
+    """Reorder the filters of one convolution and all that goes with them; returns the convolutions that were reordered."""
+    names = {module: name for name, module in watched.model.named_modules()}
+    module, joined = watched.model.get_submodule(name), []
+    group = graph.get_pruning_group(module, tp.prune_conv_out_channels, list(range(module.out_channels)))
+    for dependency, _ in group:
+        target = dependency.target.module
+        if target is watched.input:
+            raise ValueError(f"{name} is added to the network's input and cannot be reordered; leave it out")
+        if isinstance(target, nn.Conv2d) and graph.is_out_channel_pruning_fn(dependency.handler):
+            if not torch.equal(orders.get(names[target], order), order):
+                raise ValueError(f"{name} and {names[target]} are joined and must be in the same order")
+            if 1 < target.groups < target.in_channels:
+                raise ValueError(f"{names[target]} has {target.groups} groups and belongs to {name}; leave it out")
+            joined.append(names[target])
+    try:
+        for dependency, places in group:
+            own = graph.is_out_channel_pruning_fn(dependency.handler)
+            _permute(dependency.target.module, torch.as_tensor(places), order, own)
+    except (RuntimeError, IndexError):
+        raise ValueError(f"{name}: its channels cannot be followed through this network; leave it out") from None
+    return joined
 
 
 def _keep(watched: _Watched, name: str, indices: torch.Tensor, kept: Mapping[str, torch.Tensor], example) -> list[str]:

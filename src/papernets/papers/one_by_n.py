@@ -351,14 +351,9 @@ def compact(model: nn.Module, example: torch.Tensor | None = None, *, threads: i
                              f"{module.padding_mode!r}; the kernel takes dilation 1 and numbers of zeros")
     found, moved = dense(model).eval(), {}
     if example is not None:
-        for name, module in masked.items():
-            identity = torch.arange(len(module.order), device=module.order.device)
-            if name not in moved and not torch.equal(module.order, identity):
-                try:
-                    found, alike = surgery.permute_filters(found, {name: module.order}, example)
-                except ValueError:
-                    continue
-                moved |= alike
+        wanted = {name: module.order for name, module in masked.items()
+                  if not torch.equal(module.order, torch.arange(len(module.order), device=module.order.device))}
+        found, moved = surgery.permute_filters(found, wanted, example, strict=False)
     for name, module in masked.items():
         conv, formed = found.get_submodule(name), module.order
         if name in moved:  # row j of the network is now what row moved[j] was
@@ -571,7 +566,9 @@ def race(seed: int, *, channels: int = 256, side: int = 14, N: int = 8, rate: fl
     ours, single = (W * mask(W, rate, **how) for how in (dict(N=N, rearrange=True), dict(pattern="weight")))
     packed, plain = kernel.pack(ours.numpy(), N), ours[:, :, 0, 0].numpy()
     scattered = sparse.csr_matrix(single[:, :, 0, 0].numpy())
-    compressed, image = single[:, :, 0, 0].to_sparse_csr(), torch.from_numpy(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch calls its sparse tensors a beta
+        compressed, image = single[:, :, 0, 0].to_sparse_csr(), torch.from_numpy(x)
     every = {"ours": {"ours": lambda: kernel.matmul(packed, x)},
              "dense": {"numpy": lambda: plain @ x, "torch": lambda: torch.from_numpy(plain) @ image},
              "csr": {"scipy": lambda: scattered @ x, "torch csr": lambda: compressed @ image}}
