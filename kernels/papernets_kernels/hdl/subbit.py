@@ -71,7 +71,7 @@ class _Core(wiring.Component):
         ):  # fmt: skip
             _check.whole(name, value, least)
         self.adders, self.kernel_bits, self.windows, self.kernels = adders, kernel_bits, windows, kernels
-        self.outputs, self.groups = outputs, -(-outputs // adders)
+        self.outputs, self.groups, self.accumulator = outputs, -(-outputs // adders), accumulator
         self.words = max(2, -(-kernels // adders))
         self.sums, self.ids = data.ArrayLayout(signed(accumulator), adders), data.ArrayLayout(kernel_bits, adders)
         self.window = data.ArrayLayout(signed(8), 9)
