@@ -522,7 +522,10 @@ def test_the_comparison_is_fair_and_repeatable():
 def test_the_race_compares_results(monkeypatch):
     found = one_by_n.race(0, channels=16, side=3, repeats=1)
     assert set(found) == {"ours", "dense", "csr"} and min(found.values()) > 0
-    real = one_by_n.kernel.matmul
+    real, seen = one_by_n.kernel.matmul, []
+    monkeypatch.setattr(one_by_n.kernel, "matmul", lambda packed, x: seen.append(len(packed.columns)) or real(packed, x))
+    one_by_n.race(0, channels=16, side=3, repeats=1, N=8, rate=0.5)
+    assert set(seen) == {16, 32}  # half of 2·16 blocks, and all of them
     monkeypatch.setattr(one_by_n.kernel, "matmul", lambda packed, x: real(packed, x) + np.float32(1))
     with pytest.raises(AssertionError, match="ours differs by"):
         one_by_n.race(0, channels=16, side=3, repeats=1)

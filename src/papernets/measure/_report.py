@@ -56,7 +56,7 @@ class Report:
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{name}</th>" for name in ("", "before", "after", "left"))
         body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows())
-        return f'<table class="papernets-report"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+        return f'<div class="pn-scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def cost(model: nn.Module, example: torch.Tensor, *, timed: bool = True, threads: int = 1) -> Cost:
