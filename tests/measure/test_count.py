@@ -6,7 +6,17 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from papernets.measure import count, macs, parameters, stored_bits
-from papernets.nn import VGG, ConvNet, GoogLeNet, ResNetCIFAR, ResNetImageNet
+from papernets.nn import (
+    VGG,
+    ConvNet,
+    GoogLeNet,
+    MobileNetV1,
+    MobileNetV2,
+    MobileNetV3,
+    ResNetBasic,
+    ResNetCIFAR,
+    ResNetImageNet,
+)
 
 
 def on_meta(build):
@@ -33,6 +43,9 @@ BACKBONES = {
     "googlenet": (GoogLeNet, 32), "resnet50": (ResNetImageNet, 224), "convnet": (ConvNet, 29),
     "vgg narrow": (lambda: VGG((3, 5, 7, 11, 13, 3, 5, 7, 11, 13, 3, 5, 7)), 32),
     "resnet20 narrow": (lambda: ResNetCIFAR(20, (3, 5, 7, 11, 13, 17, 19, 23, 29), (5, 11, 17)), 32),
+    "resnet18": (ResNetBasic, 97), "resnet34 narrow": (lambda: ResNetBasic(34, range(3, 19), (5, 7, 11, 13), 3), 97),
+    "mobilenet v1": (lambda: MobileNetV1(0.5), 65), "mobilenet v2": (lambda: MobileNetV2(0.25, 7), 65),
+    "mobilenet v3 small": (lambda: MobileNetV3("small"), 65), "mobilenet v3 large": (lambda: MobileNetV3("large", 0.75), 65),
     "resnet50 narrow": (lambda: ResNetImageNet((3,) * 16, (5,) * 16, (7, 11, 13, 17), 5), 97),
 }
 
@@ -49,6 +62,18 @@ def test_resnet50_of_the_paper():
     model = on_meta(ResNetImageNet)
     assert macs(model, torch.empty(1, 3, 224, 224, device="meta")) == 4_089_184_256
     assert parameters(model) == 25_557_032
+
+
+@pytest.mark.parametrize(
+    ("build", "multiplications", "numbers"),
+    [(ResNetBasic, 1_814_073_344, 11_689_512), (lambda: ResNetBasic(34), 3_663_761_408, 21_797_672),
+     (MobileNetV1, 568_740_352, 4_231_976), (MobileNetV2, 300_774_272, 3_504_872),
+     (lambda: MobileNetV3("small"), 56_510_400, 2_542_856), (lambda: MobileNetV3("large"), 216_589_760, 5_483_032)],
+    ids=["resnet18", "resnet34", "mobilenet v1", "mobilenet v2", "mobilenet v3 small", "mobilenet v3 large"])
+def test_networks_for_imagenet_as_published(build, multiplications, numbers):
+    model = on_meta(build)
+    assert macs(model, torch.empty(1, 3, 224, 224, device="meta")) == multiplications
+    assert parameters(model) == numbers
 
 
 def test_vgg16_in_both_conventions():

@@ -4,7 +4,19 @@ import pytest
 import torch
 from torch import nn
 
-from papernets.nn import GOOGLENET_WIDTHS, VGG, VGG16_WIDTHS, ConvNet, GoogLeNet, PadShortcut, ResNetCIFAR
+from papernets.nn import (
+    GOOGLENET_WIDTHS,
+    VGG,
+    VGG16_WIDTHS,
+    ConvNet,
+    GoogLeNet,
+    MobileNetV1,
+    MobileNetV2,
+    MobileNetV3,
+    PadShortcut,
+    ResNetBasic,
+    ResNetCIFAR,
+)
 from papernets.nn import ResNetImageNet as ResNet50
 
 
@@ -108,9 +120,11 @@ def test_convnet_parameters():
     (lambda: VGG(NARROW_VGG, 7), 32),
     (lambda: ResNetCIFAR(20, NARROW_INNER, (5, 11, 17), 7), 32),
     (lambda: ResNet50((3,) * 16, (5,) * 16, (7, 11, 13, 17), 5, 7), 97),
+    (lambda: ResNetBasic(18, (3,) * 8, (5, 7, 11, 13), 7), 97),
+    (lambda: MobileNetV1(0.25, 7), 65), (lambda: MobileNetV2(0.25, 7), 65), (lambda: MobileNetV3("small", 0.5, 7), 65),
     (lambda: GoogLeNet(NARROW_GOOGLENET, 7), 32),
     (lambda: ConvNet((5, 11), 7), 29),
-], ids=["vgg", "resnet cifar", "resnet50", "googlenet", "convnet"])
+], ids=["vgg", "resnet cifar", "resnet50", "resnet18", "mobilenet v1", "mobilenet v2", "mobilenet v3", "googlenet", "convnet"])
 def test_every_parameter_learns(build, pixels, one_thread):
     torch.manual_seed(0)
     model = build()
@@ -121,7 +135,8 @@ def test_every_parameter_learns(build, pixels, one_thread):
     for name, p in model.named_parameters():
         assert p.grad is not None, name
         assert torch.isfinite(p.grad).all(), name
-    assert all(p.grad.abs().sum() > 0 for p in (next(model.parameters()), model.classifier.weight))
+    parameters = list(model.parameters())
+    assert parameters[0].grad.abs().sum() > 0 and parameters[-2].grad.abs().sum() > 0  # the first layer, and the classifier
 
 
 @pytest.mark.parametrize("build", [VGG, ResNetCIFAR, GoogLeNet])
@@ -221,6 +236,11 @@ def test_depth_is_refused_with_the_nearest(depth, nearest):
     (lambda: GoogLeNet({**GOOGLENET_WIDTHS, "c4": (1, 2, 3)}), "unit c4 takes 7 widths, got 3"),
     (lambda: GoogLeNet({**GOOGLENET_WIDTHS, "b5": (1, 2, 3, 0, 5, 6, 7)}), "unit b5: width 3 is 0; the smallest is 1"),
     (lambda: GoogLeNet({"a3": GOOGLENET_WIDTHS["a3"]}), "GoogLeNet has the units a3, b3, .*, b5; got a3"),
+    (lambda: ResNetBasic(50), "depth is 50; choose from 18, 34"),
+    (lambda: ResNetBasic(34, (64,) * 8), "ResNet-34 inner takes 16 widths, got 8"),
+    (lambda: MobileNetV3("medium"), "size is 'medium'; MobileNetV3 is 'small' or 'large'"),
+    (lambda: MobileNetV1(0), "a width of 0 leaves no channel; the multiplier must be above 0"),
+    (lambda: MobileNetV2(-1.0), "a width of -32.0 leaves no channel"),
     (lambda: ConvNet((3, 0)), "ConvNet: width 1 is 0; the smallest is 1"),
 ])
 def test_wrong_widths_are_refused(build, message):

@@ -1,8 +1,9 @@
-"""Measuring: parameters, multiply-accumulates and bits, seconds, and differences between paired runs."""
+"""Measuring: parameters, multiply-accumulates and bits, seconds, reports of both, and differences between paired runs."""
 
 from papernets.measure._count import CONVENTIONS, Count, count, macs, parameters, stored_bits
 from papernets.measure._paired import Difference, paired_difference
+from papernets.measure._report import Cost, Report, cost, report
 from papernets.measure._timing import median_seconds
 
-__all__ = ["CONVENTIONS", "Count", "Difference", "count", "macs", "median_seconds", "paired_difference", "parameters",
-           "stored_bits"]
+__all__ = ["CONVENTIONS", "Cost", "Count", "Difference", "Report", "cost", "count", "macs", "median_seconds",
+           "paired_difference", "parameters", "report", "stored_bits"]

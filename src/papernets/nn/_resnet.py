@@ -1,4 +1,4 @@
-"""Residual networks: the CIFAR family (20, 56, 110 … layers) and ResNet-50 for ImageNet, with every width open.
+"""Residual networks: the CIFAR family (20, 56, 110 … layers), ResNet-18, -34 and -50 for ImageNet, with every width open.
 
 He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", arXiv 1512.03385.
 """
@@ -36,14 +36,15 @@ def _he_normal_(model: nn.Module, mode: str) -> None:
 
 
 class _BasicBlock(nn.Module):
-    def __init__(self, before: int, inner: int, after: int, stride: int):
+    def __init__(self, before: int, inner: int, after: int, stride: int, projects: bool = False):
         super().__init__()
         self.conv1 = nn.Conv2d(before, inner, 3, stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(inner)
         self.conv2 = nn.Conv2d(inner, after, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(after)
         same = stride == 1 and before == after
-        self.shortcut = nn.Identity() if same else PadShortcut(before, after, stride)
+        self.shortcut = nn.Identity() if same else PadShortcut(before, after, stride) if not projects else nn.Sequential(
+            nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = F.relu(self.bn1(self.conv1(x)))
@@ -83,6 +84,43 @@ class ResNetCIFAR(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.blocks(F.relu(self.bn1(self.conv1(x))))
         return self.classifier(self.avgpool(x).flatten(1))
+
+
+#: Blocks of the four stages, by depth.
+_BASIC = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+
+
+class ResNetBasic(nn.Module):
+    """ResNet-18 or -34 for ImageNet; input (B, 3, 224, 224).
+
+    ``inner`` are the widths of the blocks' first convolutions (8 or 16 of them), ``stages`` the four widths of the blocks'
+    outputs; the stem has the width of the first stage.
+    """
+
+    def __init__(self, depth: int = 18, inner=None, stages=(64, 128, 256, 512), classes: int = 1000):
+        super().__init__()
+        if depth not in _BASIC:
+            raise ValueError(f"depth is {depth}; choose from {', '.join(map(str, _BASIC))}")
+        stages, counts = widths_of(stages, 4, f"ResNet-{depth} stages"), _BASIC[depth]
+        plain = tuple(width for width, count in zip(stages, counts) for _ in range(count))
+        inner = plain if inner is None else widths_of(inner, sum(counts), f"ResNet-{depth} inner")
+        self.conv1 = nn.Conv2d(3, stages[0], 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(stages[0])
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        layers, before, widths = [], stages[0], iter(inner)
+        for stage, count in enumerate(counts):
+            for block in range(count):
+                stride = 2 if stage and not block else 1
+                layers.append(_BasicBlock(before, next(widths), stages[stage], stride, projects=True))
+                before = stages[stage]
+        self.blocks = nn.Sequential(*layers)
+        self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
+        self.classifier = nn.Linear(before, classes)
+        _he_normal_(self, "fan_out")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.maxpool(F.relu(self.bn1(self.conv1(x))))
+        return self.classifier(self.avgpool(self.blocks(x)).flatten(1))
 
 
 class _Bottleneck(nn.Module):

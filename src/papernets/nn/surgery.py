@@ -1,4 +1,4 @@
-"""Removing filters from a network, and with them every channel that depends on them.
+"""Removing or reordering filters of a network, and with them every channel that depends on them.
 
 The dependencies (residual additions, concatenation, depthwise convolution, flattening before a linear layer) are followed
 by torch-pruning; which filters go is the papers' business. Nothing is taken on trust: after every step the narrow network
@@ -56,6 +56,68 @@ def keep_filters(model: nn.Module, kept: Mapping[str, torch.Tensor], example: to
     return narrow
 
 
+def permute_filters(model: nn.Module, orders: Mapping[str, torch.Tensor], example: torch.Tensor,
+                    strict: bool = True) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    """A copy of ``model`` in which each convolution named in ``orders`` has its filters in the order given (C indices).
+
+    All that depends on them follows: bias, batch norm, depthwise convolutions, the inputs of the next layers, and convolutions
+    whose outputs are added to or multiplied with theirs. The network computes the same. Also returned are the orders of all
+    convolutions that were changed. ``ValueError`` if a list does not hold every filter once, if two that must be ordered alike
+    are not, or if the channels cannot be followed; without ``strict``, the first of the two counts, and what cannot be
+    followed stays as it is.
+    """
+    orders = {name: torch.as_tensor(order) for name, order in orders.items()}
+    modules = dict(model.named_modules())
+    for name, order in orders.items():
+        if not isinstance(modules.get(name), nn.Conv2d):
+            raise ValueError(f"{name!r} is no convolution of this network")
+        if sorted(order.tolist()) != list(range(modules[name].out_channels)):
+            raise ValueError(f"{name}: an order holds each filter from 0 to {modules[name].out_channels - 1} once")
+    watched = _Watched(copy.deepcopy(model), example)
+    for p in watched.parameters():
+        p.requires_grad_(True)
+    watched.eval()
+    with torch.enable_grad():
+        graph = tp.DependencyGraph().build_dependency(watched, example_inputs=example)
+    before, done = copy.deepcopy(watched), {}
+    for name, order in orders.items():
+        if name not in done:
+            state = copy.deepcopy(watched.state_dict())
+            try:
+                joined = _reorder(watched, graph, name, order, orders if strict else done)
+                if not _agree(before, watched, example):
+                    raise ValueError(f"{name}: its channels cannot be followed through this network; leave it out")
+                done |= dict.fromkeys(joined, order)
+            except ValueError:
+                if strict:
+                    raise
+                watched.load_state_dict(state)
+    found = watched.model
+    for name, module in model.named_modules():
+        found.get_submodule(name).training = module.training
+    for name, p in model.named_parameters():
+        found.get_parameter(name).requires_grad_(p.requires_grad).grad = None
+    return found, done
+
+
+def _permute(target: nn.Module, places: torch.Tensor, order: torch.Tensor, own: bool) -> None:
+    """Put the channels of ``target`` at ``places`` into ``order``; a channel may be several places (a flattened image)."""
+    if not list(target.parameters(recurse=False)) and not list(target.buffers(recurse=False)):
+        return
+    each = places.view(len(order), -1)  # (C, places of a channel)
+    source, sink = each[order].flatten(), each.flatten()
+    with torch.no_grad():
+        if own or isinstance(target, _NORMS):
+            tensors = [*target.parameters(recurse=False), *target.buffers(recurse=False)]
+            for tensor in tensors:
+                if tensor.dim() and len(tensor) > int(sink.max()):
+                    tensor[sink] = tensor[source].clone()
+        elif isinstance(target, nn.Conv2d) and target.groups > 1:
+            pass  # depthwise: its own channels are in the group, too
+        else:
+            target.weight[:, sink] = target.weight[:, source].clone()
+
+
 class _Watched(nn.Module):
     """The network behind a convolution that changes nothing, so that the channels of the input are followed, too."""
 
@@ -71,6 +133,30 @@ class _Watched(nn.Module):
 
     def forward(self, x):
         return self.model(self.input(x))
+
+
+def _reorder(watched: _Watched, graph, name: str, order: torch.Tensor, orders: Mapping[str, torch.Tensor]) -> list[str]:
+    """Reorder the filters of one convolution and all that goes with them; returns the convolutions that were reordered."""
+    names = {module: name for name, module in watched.model.named_modules()}
+    module, joined = watched.model.get_submodule(name), []
+    group = graph.get_pruning_group(module, tp.prune_conv_out_channels, list(range(module.out_channels)))
+    for dependency, _ in group:
+        target = dependency.target.module
+        if target is watched.input:
+            raise ValueError(f"{name} is added to the network's input and cannot be reordered; leave it out")
+        if isinstance(target, nn.Conv2d) and graph.is_out_channel_pruning_fn(dependency.handler):
+            if not torch.equal(orders.get(names[target], order), order):
+                raise ValueError(f"{name} and {names[target]} are joined and must be in the same order")
+            if 1 < target.groups < target.in_channels:
+                raise ValueError(f"{names[target]} has {target.groups} groups and belongs to {name}; leave it out")
+            joined.append(names[target])
+    try:
+        for dependency, places in group:
+            own = graph.is_out_channel_pruning_fn(dependency.handler)
+            _permute(dependency.target.module, torch.as_tensor(places), order, own)
+    except (RuntimeError, IndexError):
+        raise ValueError(f"{name}: its channels cannot be followed through this network; leave it out") from None
+    return joined
 
 
 def _keep(watched: _Watched, name: str, indices: torch.Tensor, kept: Mapping[str, torch.Tensor], example) -> list[str]:

@@ -1,0 +1,660 @@
+"""1xN Pattern for Pruning Convolutional Neural Networks.
+
+Mingbao Lin, Yuxin Zhang, Yuchao Li, Bohong Chen, Fei Chao, Mengdi Wang, Shen Li, Yonghong Tian, Rongrong Ji; IEEE TPAMI 2022,
+arXiv 2105.14713. Code: https://github.com/lmbxmu/1xN
+
+Single weights can be removed at little cost in accuracy, but an ordinary CPU gains nothing from zeros without order. Whole
+filters can be removed with a gain in time, at a cost in accuracy. In between, N kernels of consecutive outputs that read the
+same input channel form a block. A block that is kept multiplies one input with N weights, one operation on a register.
+
+Symbols: W (Co, Ci, k, k), p the pruning rate, N the block size, G = Co / N groups, B (G, Ci) the L1 norms of the blocks,
+M the mask, π an order of the filters, and P, I, D the row pointers, indices and values of the encoded blocks.
+
+Differs: N must divide Co, or ``pad`` makes the last group a short one. The code reshapes whatever the product of Co and Ci
+    allows, so that blocks may straddle two input channels.
+Differs: ties go to the lower index in the order of the code, input channel first. The code leaves them to the sort.
+Differs: removed weights are set to 0 at once, where the code keeps them behind the mask. No output and no gradient sees them.
+Differs: the masked layers get no bias. The code adds one, and keeps it at 0.
+Differs: random blocks are drawn without replacement. The code draws with it, so it removes fewer than it says.
+Differs: ``compact`` reorders a filter only with all that depends on it. The code's masks of ResNet-50 also reorder the
+    convolutions on shortcuts, which a network could not do without the third convolution of the block.
+"""
+
+import copy
+import functools
+import math
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from papernets_kernels import one_by_n as kernel
+from scipy import sparse
+from threadpoolctl import threadpool_limits
+from torch import nn
+from torch.nn import functional as F
+
+from papernets.data import digits
+from papernets.measure import count
+from papernets.nn import MobileNetV1, MobileNetV2, MobileNetV3, ResNetImageNet, chosen, surgery
+from papernets.training import Recipe, cosine, fit, loader, logits, seed_everything, single_thread, with_warmup
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 1. Functions on tensors
+# ---------------------------------------------------------------------------------------------------------------------
+
+#: What is removed at a time: a block of N kernels, or, for comparison, a weight, a kernel (1×1), a filter, a random block.
+PATTERNS = ("block", "weight", "kernel", "filter", "random")
+
+
+def _check_rate(p: float) -> None:
+    if not 0 <= p <= 1:
+        raise ValueError(f"rate {p} is outside [0, 1]; the nearest is {0 if p < 0 else 1}")
+    if p == 1:
+        warnings.warn("rate 1 removes every weight", RuntimeWarning, stacklevel=3)
+
+
+def groups(Co: int, N: int, pad: bool = False) -> int:
+    """G: groups of N among Co filters; with ``pad`` the last may be short. ``ValueError`` names the nearest N that divides."""
+    if not isinstance(N, int) or isinstance(N, bool) or N < 1:
+        raise ValueError(f"N is {N!r}; a block is a whole number of kernels, at least 1")
+    if Co % N and not pad:
+        near = min((n for n in range(1, Co + 1) if Co % n == 0), key=lambda n: (abs(n - N), n))
+        raise ValueError(f"N is {N}, and {Co} filters are no multiple of it; the nearest N that divides is {near}")
+    return -(-Co // N)
+
+
+def norms(W: torch.Tensor, N: int, pad: bool = False) -> torch.Tensor:
+    """B (G, Ci): the L1 norm of every block of ``W`` (Co, Ci, k, k)."""
+    G = groups(len(W), N, pad)
+    each = W.detach().abs().sum((2, 3))  # (Co, Ci)
+    return F.pad(each, (0, 0, 0, G * N - len(W))).view(G, N, -1).sum(1)
+
+
+def order(W: torch.Tensor) -> torch.Tensor:
+    """π (Co,): the filters of ``W`` by ascending L1 norm, so that strong kernels come into the same blocks."""
+    return torch.argsort(W.detach().abs().sum((1, 2, 3)), stable=True)
+
+
+def smallest(scores: torch.Tensor, number: int) -> torch.Tensor:
+    """True where one of the ``number`` smallest ``scores`` (G, Ci) stands; ties by input channel, then by group."""
+    flat = scores.T.flatten()  # index i G + g, as in the code
+    gone = torch.zeros_like(flat, dtype=torch.bool)
+    gone[torch.argsort(flat, stable=True)[:number]] = True
+    return gone.view(scores.T.shape).T
+
+
+def mask(W: torch.Tensor, p: float, N: int = 4, *, rearrange: bool = False, pattern: str = "block", pad: bool = False,
+         generator: torch.Generator | None = None) -> torch.Tensor:
+    """M, True where a weight of ``W`` (Co, Ci, k, k) is kept: of each layer int(pieces · p) pieces go, the smallest in L1 norm.
+
+    A piece is a block of N kernels, in the order of ``order`` if ``rearrange``; or what ``pattern`` says instead.
+    """
+    _check_rate(p)
+    if W.dim() != 4:
+        raise ValueError(f"the weight has shape {tuple(W.shape)}; it is (Co, Ci, k, k), of a linear layer (Co, Ci, 1, 1)")
+    if not torch.isfinite(W).all():
+        raise ValueError("the weight holds a value that is not finite; blocks are ranked by finite norms")
+    Co, Ci = W.shape[:2]
+    if pattern == "weight":
+        flat = W.detach().abs().permute(1, 0, 2, 3).reshape(-1)
+        keep = torch.ones_like(flat, dtype=torch.bool)
+        keep[torch.argsort(flat, stable=True)[:int(len(flat) * p)]] = False
+        return keep.view(Ci, Co, *W.shape[2:]).permute(1, 0, 2, 3).contiguous()
+    if pattern == "filter":
+        keep = ~smallest(W.detach().abs().sum((1, 2, 3))[:, None], int(Co * p))
+        return keep[:, :, None, None].expand(W.shape).contiguous()
+    if pattern not in PATTERNS:
+        raise ValueError(f"pattern is {pattern!r}; choose from {', '.join(PATTERNS)}")
+    N = 1 if pattern == "kernel" else N
+    pi = order(W) if rearrange else torch.arange(Co, device=W.device)
+    B = norms(W[pi], N, pad)
+    if pattern == "random":
+        B = torch.rand(B.shape, generator=generator).to(B.device)
+    keep = ~smallest(B, int(B.numel() * p))  # (G, Ci)
+    rows = keep.repeat_interleave(N, 0)[:Co]  # (Co, Ci), of W[π]
+    found = torch.empty_like(rows)
+    found[pi] = rows
+    return found[:, :, None, None].expand(W.shape).contiguous()
+
+
+def kept_norm(W: torch.Tensor, M: torch.Tensor) -> float:
+    """The L1 norm that ``M`` keeps, as a share of that of ``W``."""
+    whole = W.detach().abs().sum()
+    return float((W.detach().abs() * M).sum() / whole) if whole else 1.0
+
+
+def encode(W: torch.Tensor, N: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """P (G + 1,), I (blocks,) and D (blocks, k, k, N): the blocks of ``W`` that are not zero, by group. Indices from 0."""
+    packed = kernel.pack(W.detach().cpu().numpy(), N)
+    return packed.rows, packed.columns, packed.values
+
+
+def decode(P: np.ndarray, I: np.ndarray, D: np.ndarray, shape: Sequence[int]) -> torch.Tensor:
+    """The weight of ``shape`` (Co, Ci, k, k) that ``encode`` was given."""
+    return torch.from_numpy(kernel.unpack(kernel.OneByN(D, I, P, tuple(shape))))
+
+
+def stored_bytes(kept: int, blocks: int, G: int, value: int = 4, index: int = 2, pointer: int = 4) -> int:
+    """Bytes of ``kept`` values, an index for each of ``blocks`` blocks, and G + 1 row pointers."""
+    return kept * value + blocks * index + (G + 1) * pointer
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 2. The layers
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class OneByN:
+    """How a network is pruned; the defaults are the paper's.
+
+    ``rate`` is one rate or one per layer name. ``rearrange`` says whether blocks are formed in the order of the filters' norms:
+    in all layers, in none, or in those named. ``kernel`` are the sizes of kernels that are pruned: (1,) the pointwise
+    convolutions only, None all. ``filter_fn(name, module)`` and ``ignore`` leave layers out.
+    """
+
+    rate: float | Mapping[str, float] = 0.5
+    N: int = 4
+    rearrange: bool | tuple[str, ...] = True
+    pattern: str = "block"
+    pad: bool = False
+    kernel: tuple[int, ...] | None = None
+    ignore: tuple[str, ...] = ()
+    filter_fn: Callable[[str, nn.Module], bool] | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        groups(self.N if isinstance(self.N, int) and self.N > 0 else 1, self.N)
+        if self.pattern not in PATTERNS:
+            raise ValueError(f"pattern is {self.pattern!r}; choose from {', '.join(PATTERNS)}")
+        for rate in self.rate.values() if isinstance(self.rate, Mapping) else [self.rate]:
+            if not 0 <= rate <= 1:
+                raise ValueError(f"rate {rate} is outside [0, 1]; the nearest is {0 if rate < 0 else 1}")
+
+
+class MaskedConv2d(nn.Conv2d):
+    """A convolution in which some weights stay 0: forward M ⊙ W, and a gradient of exactly 0 where M is.
+
+    ``mask`` (Co, Ci, k, k) and ``order`` (Co,), the order of the filters in which the mask is one of blocks, are buffers.
+    """
+
+    def __init__(self, conv: nn.Conv2d, M: torch.Tensor, order: torch.Tensor, N: int):
+        super().__init__(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation,
+                         bias=conv.bias is not None, padding_mode=conv.padding_mode, device=conv.weight.device,
+                         dtype=conv.weight.dtype)
+        self.N = N
+        self.register_buffer("mask", M)
+        self.register_buffer("order", order)
+        with torch.no_grad():
+            self.weight.copy_(conv.weight * M)
+            if conv.bias is not None:
+                self.bias.copy_(conv.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self._conv_forward(x, self.mask * self.weight, self.bias)
+
+    def macs_of(self, x: torch.Tensor, y: torch.Tensor, convention: str) -> int:
+        """Removed weights cost nothing."""
+        positions = y.numel() // self.out_channels
+        return positions * int(self.mask.sum()) + (y.numel() if convention == "thop" and self.bias is not None else 0)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, N={self.N}, kept={float(self.mask.float().mean()):.3g}"
+
+
+class PackedConv2d(nn.Module):
+    """A pruned convolution as it is stored and run: blocks of N kernels in P, I and D, for the compiled kernel.
+
+    ``order`` is None, or the order of the outputs in which the blocks were formed; the outputs are then put back at run time.
+    """
+
+    def __init__(self, W: torch.Tensor, bias: torch.Tensor | None, N: int, stride, padding, order: torch.Tensor | None = None,
+                 threads: int = 1):
+        super().__init__()
+        self.shape, self.N, self.stride, self.padding, self.threads = tuple(W.shape), N, stride, padding, threads
+        W = W.detach().cpu() if order is None else W.detach().cpu()[order]
+        G = groups(len(W), N, pad=True)
+        P, I, D = encode(F.pad(W, (0, 0, 0, 0, 0, 0, 0, G * N - len(W))).contiguous(), N)
+        self.register_buffer("P", torch.from_numpy(P))
+        self.register_buffer("I", torch.from_numpy(I))
+        self.register_buffer("D", torch.from_numpy(D))
+        self.register_buffer("bias", None if bias is None else bias.detach().cpu().clone())
+        self.register_buffer("back", None if order is None else torch.argsort(order.cpu()))
+        self._blocks = None
+
+    @property
+    def blocks(self) -> kernel.OneByN:
+        if self._blocks is None:
+            shape = (len(self.P) - 1) * self.N, *self.shape[1:]
+            self._blocks = kernel.OneByN(self.D.numpy(), self.I.numpy(), self.P.numpy(), shape)
+        return self._blocks
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        for name in ("I", "D"):  # how many blocks there are is part of what is loaded
+            if prefix + name in state_dict:
+                setattr(self, name, torch.empty_like(state_dict[prefix + name], device="cpu"))
+        self._blocks = None
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    @property
+    def stored(self) -> tuple[int, int]:
+        """Numbers kept, and the bits of values, indices (16 where they suffice) and pointers, and of the bias."""
+        numbers = self.D.numel() + (0 if self.bias is None else len(self.bias))
+        index = 2 if self.shape[1] <= 2**16 else 4
+        return numbers, 8 * stored_bytes(numbers, len(self.I), len(self.P) - 1, index=index)
+
+    @torch.no_grad()
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        images = x.detach().cpu().float().numpy()
+        if self.shape[2:] == (1, 1) and self.stride == (1, 1) and self.padding == (0, 0):
+            flat = images.reshape(*images.shape[:2], -1)
+            y = np.stack([kernel.matmul(self.blocks, image, threads=self.threads) for image in flat]) if len(flat) else (
+                np.empty((0, self.blocks.shape[0], flat.shape[2]), np.float32))
+            y = y.reshape(*y.shape[:2], *images.shape[2:])
+        else:
+            y = kernel.conv2d(self.blocks, images, self.stride, self.padding, threads=self.threads)
+        y = torch.from_numpy(y)[:, : self.shape[0]].to(x)
+        y = y if self.back is None else y[:, self.back]
+        return y if self.bias is None else y + self.bias.view(-1, 1, 1).to(x)
+
+    def macs_of(self, x: torch.Tensor, y: torch.Tensor, convention: str) -> int:
+        positions = y.numel() // y.shape[1]
+        return positions * self.D.numel() + (y.numel() if convention == "thop" and self.bias is not None else 0)
+
+    def extra_repr(self) -> str:
+        return f"{self.shape[1]}, {self.shape[0]}, kernel_size={self.shape[2:]}, N={self.N}, blocks={len(self.I)}"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 3. The verbs
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def prunable(model: nn.Module, config: OneByN = OneByN()) -> dict[str, nn.Conv2d]:
+    """The convolutions that ``prune_`` works on, by name; those in groups, depthwise ones among them, are never among them."""
+    def fits(name: str, module: nn.Module) -> bool:
+        sized = config.kernel is None or all(size in config.kernel for size in module.kernel_size)
+        return module.groups == 1 and sized and (config.filter_fn is None or config.filter_fn(name, module))
+
+    return chosen(model, nn.Conv2d, ignore=config.ignore, filter_fn=fits)
+
+
+def prune_(model: nn.Module, config: OneByN = OneByN()) -> None:
+    """Remove blocks from the convolutions of a trained ``model``, in place and in one shot. Fine-tune it afterwards.
+
+    Every convolution of one group is pruned, but for those that ``config`` leaves out. All masks are made before the model is
+    changed, and they stay as they are: build the optimiser afterwards.
+
+    >>> model = MobileNetV2()
+    >>> prune_(model, OneByN(rate=0.5, N=4, kernel=(1,)))
+    """
+    found = prunable(model, config)
+    rates = dict(config.rate) if isinstance(config.rate, Mapping) else dict.fromkeys(found, config.rate)
+    for name in rates:
+        if name not in found:
+            raise ValueError(f"{name!r} is no convolution to prune; choose from {', '.join(found)}")
+    for name in config.rearrange if isinstance(config.rearrange, tuple) else ():
+        if name not in found:
+            raise ValueError(f"rearrange names {name!r}, which is no convolution to prune; choose from {', '.join(found)}")
+    if "" in rates:
+        raise ValueError("the network is itself a convolution; put it into an nn.Sequential")
+    draw = torch.Generator().manual_seed(config.seed)
+    made = {}
+    for name, rate in rates.items():
+        conv = found[name]
+        if isinstance(conv, MaskedConv2d):
+            raise ValueError(f"{name} is pruned already; prune the dense network")
+        first = config.rearrange is True or (config.rearrange is not False and name in config.rearrange)
+        first = first and config.pattern in ("block", "random")
+        try:
+            M = mask(conv.weight, rate, config.N, rearrange=first, pattern=config.pattern, pad=config.pad, generator=draw)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+        pi = order(conv.weight) if first else torch.arange(conv.out_channels, device=conv.weight.device)
+        made[name] = MaskedConv2d(conv, M, pi, config.N if config.pattern in ("block", "random") else 1)
+    for name, module in made.items():
+        model.set_submodule(name, module)
+
+
+def dense(model: nn.Module) -> nn.Module:
+    """A new, ordinary network with the same outputs: the removed weights are zeros of plain convolutions."""
+    model = copy.deepcopy(model)
+    for name, module in list(model.named_modules()):
+        if isinstance(module, MaskedConv2d):
+            plain = nn.Conv2d(module.in_channels, module.out_channels, module.kernel_size, module.stride, module.padding,
+                              module.dilation, bias=module.bias is not None, padding_mode=module.padding_mode,
+                              device=module.weight.device, dtype=module.weight.dtype)
+            plain.load_state_dict({"weight": module.weight.detach() * module.mask}
+                                  | ({} if module.bias is None else {"bias": module.bias.detach()}))
+            model.set_submodule(name, plain.train(module.training))
+    return model
+
+
+def compact(model: nn.Module, example: torch.Tensor | None = None, *, threads: int = 1) -> nn.Module:
+    """A new network with the same outputs in which every pruned convolution is encoded blocks and runs on the compiled kernel.
+
+    With ``example``, an input, filters that were rearranged are put into their new order together with all that depends on
+    them, so that nothing is left to do at run time. Without it, or where that cannot be done, outputs are put back in place.
+    """
+    masked = {name: module for name, module in model.named_modules() if isinstance(module, MaskedConv2d)}
+    if not masked:
+        raise ValueError("this network has no pruned convolution; call prune_ first")
+    for name, module in masked.items():
+        if module.dilation != (1, 1) or module.padding_mode != "zeros" or isinstance(module.padding, str):
+            raise ValueError(f"{name} has dilation {module.dilation} and padding {module.padding!r} of mode "
+                             f"{module.padding_mode!r}; the kernel takes dilation 1 and numbers of zeros")
+    found, moved = dense(model).eval(), {}
+    if example is not None:
+        wanted = {name: module.order for name, module in masked.items()
+                  if not torch.equal(module.order, torch.arange(len(module.order), device=module.order.device))}
+        found, moved = surgery.permute_filters(found, wanted, example, strict=False)
+    for name, module in masked.items():
+        conv, formed = found.get_submodule(name), module.order
+        if name in moved:  # row j of the network is now what row moved[j] was
+            place = torch.argsort(moved[name])
+            formed = place[formed]
+        straight = torch.equal(formed, torch.arange(len(formed), device=formed.device))
+        formed = None if straight else formed
+        packed = PackedConv2d(conv.weight, conv.bias, module.N, conv.stride, conv.padding, formed, threads)
+        found.set_submodule(name, packed)
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 4. The paper's networks
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network of the paper: which layers the code masks, which of these it leaves dense, and which it rearranges."""
+
+    build: Callable[[], nn.Module]
+    masked: Callable[[str, nn.Module], bool]
+    spared: int
+    rearranged: Callable[[str], bool]
+
+
+def _pointwise(name: str, module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1
+                                             and module.kernel_size == (1, 1))
+
+
+def _inner(name: str) -> bool:
+    """The expansions of inverted residuals, and the last 1×1 convolution: those whose outputs are added to nothing."""
+    return name.endswith(".block.0") or name.count(".") == 1
+
+
+NETWORKS = {
+    "mobilenetv1": Network(MobileNetV1, _pointwise, 1, lambda name: True),
+    "mobilenetv2": Network(MobileNetV2, _pointwise, 1, _inner),
+    "mobilenetv3s": Network(lambda: MobileNetV3("small"), _pointwise, 2, _inner),
+    "mobilenetv3l": Network(lambda: MobileNetV3("large"), _pointwise, 2, _inner),
+    "resnet50": Network(ResNetImageNet, lambda name, module: isinstance(module, nn.Linear) or (
+        isinstance(module, nn.Conv2d) and name != "conv1"), 1, lambda name: name.endswith((".conv1", ".conv2"))),
+}
+
+
+def network(name: str) -> Network:
+    """A network of the paper by name. ``ValueError`` lists the names."""
+    if name not in NETWORKS:
+        raise ValueError(f"no network {name!r}; choose from {', '.join(NETWORKS)}")
+    return NETWORKS[name]
+
+
+def _excites(name: str) -> bool:
+    return name.endswith((".fc1", ".fc2"))
+
+
+@functools.cache
+def _layers(name: str) -> tuple[dict[str, tuple[int, int, tuple[int, ...]]], int]:
+    """(MACs, weights, shape) of the layers that the code masks, in order, and the MACs of the whole network."""
+    chosen = network(name)
+    with torch.device("meta"):
+        model = chosen.build()
+        costs = count(model, torch.empty(1, 3, 224, 224))
+    found = {layer: (costs[layer].macs, module.weight.numel(), tuple(module.weight.shape))
+             for layer, module in model.named_modules() if chosen.masked(layer, module)}
+    return found, sum(cost.macs for cost in costs.values())
+
+
+def counts(name: str, p: float = 0.5, N: int = 4, excite: bool = True) -> dict[str, float]:
+    """What pruning at rate ``p`` leaves of a network of the paper: ``layers`` masked by the code, those of its classifier
+    included, which stay dense; ``dense.macs``, ``macs``, ``macs_left`` in per cent, and ``removed`` weights.
+
+    Without ``excite`` the squeeze-and-excitation layers stay dense, too; ``se`` counts them.
+    """
+    layers, whole = _layers(name)
+    pruned = list(layers)[: len(layers) - network(name).spared]
+    removed, saved = 0, 0
+    for layer in pruned:
+        macs, weights, (Co, Ci, *window) = layers[layer]
+        if excite or not _excites(layer):
+            gone = N * math.prod(window) * int(groups(Co, N) * Ci * p)
+            removed, saved = removed + gone, saved + macs // weights * gone
+    return {"layers": len(layers), "dense.macs": whole, "macs": whole - saved, "macs_left": 100 * (whole - saved) / whole,
+            "removed": removed, "se": sum(map(_excites, layers))}
+
+
+#: Top-1 accuracies of MobileNet-V2 at rate 0.5 as printed by the README and in the data of the figure: 1×4 three times.
+PRINTED = {"table1": 69.706, "table2": 69.579, "figure": 69.426, "filter": 66.730}
+#: Milliseconds of MobileNet-V2 on a Cortex-A7, read off the figure.
+CORTEX = {"weight": 279.2, 0.5: 223.0, 0.6: 184.1, 0.7: 167.0, 0.8: 138.1, 0.9: 112.9}
+
+
+def facts(seed: int = 0) -> dict[str, float]:
+    """Every exact number of the card, by the identity of its claim."""
+    found = {}
+    for short, name in {"mbv1": "mobilenetv1", "mbv2": "mobilenetv2", "mbv3s": "mobilenetv3s", "mbv3l": "mobilenetv3l",
+                        "r50": "resnet50"}.items():
+        every = counts(name)
+        found |= {f"{short}.{key}": every[key] for key in ("layers", "dense.macs", "macs", "macs_left", "removed", "se")}
+        found[f"{short}.nose.macs"] = counts(name, excite=False)["macs"]
+    whole = 4 * 256 * 256
+    block, csr = stored_bytes(256 * 128, 64 * 128, 64), stored_bytes(256 * 128, 256 * 128, 256)
+    found |= {"store.dense": whole, "store.block": block, "store.block.share": 100 * block / whole, "store.csr": csr,
+              "store.csr.share": 100 * csr / whole}
+    found |= {"norm.order": rising_pairs(seed), "norm.unstructured": above_unstructured(seed)}
+    found |= {f"mbv2.gain.{key}": PRINTED[key] - PRINTED["filter"] for key in ("table1", "table2", "figure")}
+    found |= {"a7.saving.figure": CORTEX["weight"] - CORTEX[0.5], "a7.speedup.p50": CORTEX["weight"] / CORTEX[0.5],
+              "a7.speedup.p90": CORTEX["weight"] / CORTEX[0.9]}
+    return found
+
+
+def _random_weights(seed: int, number: int = 20) -> list[torch.Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    return [torch.randn(32, 16, 1, 1, generator=draw) * torch.rand(32, 1, 1, 1, generator=draw) for _ in range(number)]
+
+
+def rising_pairs(seed: int = 0) -> int:
+    """In how many of the pairs N | N' do the larger blocks keep more norm of random matrices, at equal numbers of weights?"""
+    found = 0
+    for W in _random_weights(seed):
+        for p in (0.25, 0.5, 0.75):  # multiples of 1/16: the same number of weights at every N
+            kept = {N: kept_norm(W, mask(W, p, N)) for N in (1, 2, 4, 8, 16)}
+            found += sum(kept[b] > kept[a] + 1e-6 for a in kept for b in kept if a < b)
+    return found
+
+
+def above_unstructured(seed: int = 0) -> int:
+    """In how many cases do blocks of random matrices, rearranged or not, keep more norm than the best single weights?"""
+    found = 0
+    for W in _random_weights(seed):
+        for p in (0.25, 0.5, 0.75):
+            best = kept_norm(W, mask(W, p, pattern="weight"))
+            found += sum(kept_norm(W, mask(W, p, N, rearrange=r)) > best + 1e-6 for N in (2, 4, 8, 16) for r in (False, True))
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 5. The experiments of the chapter, and the recipes of the paper
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class SmallMobileNet(nn.Module):
+    """A 3×3 stem and three pairs of a depthwise 3×3 and a 1×1 convolution, for 8×8 digits."""
+
+    def __init__(self, widths: Sequence[int] = (32, 64, 64, 64), classes: int = 10, channels: int = 1):
+        super().__init__()
+        layers = [nn.Conv2d(channels, widths[0], 3, 1, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()]
+        for index, (before, after) in enumerate(pairwise(widths)):
+            layers += [nn.Conv2d(before, before, 3, 2 if index else 1, 1, groups=before, bias=False), nn.BatchNorm2d(before),
+                       nn.ReLU(), nn.Conv2d(before, after, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+        self.features, self.classifier = nn.Sequential(*layers), nn.Linear(widths[-1], classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.features(x).mean((2, 3)))
+
+
+#: The arms of the comparison, by name.
+ARMS = {"weight": OneByN(pattern="weight"), **{f"1x{N}": OneByN(N=N, rearrange=False) for N in (2, 4, 16)},
+        **{f"1x{N} rearranged": OneByN(N=N) for N in (4, 16)}, "filter": OneByN(pattern="filter")}
+
+
+def compare(seed: int, *, train: int = 1000, epochs: int = 15, tuning: int = 3, rates: Sequence[float] = (0.5, 0.8, 0.9),
+            lr: float = 0.05) -> dict:
+    """All arms on the digits for one seed: one dense network, pruned in every way and fine-tuned for ``tuning`` epochs.
+
+    ``dense``: its test accuracy (a share). ``arms[p][name]``: accuracy ``before`` and ``after`` the fine-tuning, and the share
+    of the ``norm`` kept. ``packed``: the largest difference between a fine-tuned network and its encoded form.
+    """
+    data = digits(train, seed)
+    loaders = loader(data[0], 64, True), loader(data[1], 1000, False)
+    with single_thread():
+        seed_everything(seed)
+        model = SmallMobileNet()
+        found = {"seed": seed, "dense": fit(model, *loaders, epochs=epochs, lr=cosine(lr, epochs), weight_decay=4e-5,
+                                            seed=seed).accuracy[-1], "arms": {}, "packed": 0.0}
+        for p in rates:
+            found["arms"][p] = {}
+            for name, config in ARMS.items():
+                arm = copy.deepcopy(model)
+                prune_(arm, replace(config, rate=p, kernel=(1,)))
+                layers = [(model.get_submodule(at).weight.detach(), module.mask) for at, module in arm.named_modules()
+                          if isinstance(module, MaskedConv2d)]
+                whole = sum(float(W.abs().sum()) for W, _ in layers)
+                kept = sum(float((W.abs() * M).sum()) for W, M in layers) / whole
+                before = _accuracy(arm, data[1])
+                after = fit(arm, *loaders, epochs=tuning, lr=cosine(lr / 5, tuning), weight_decay=4e-5, seed=seed + 1).accuracy
+                found["arms"][p][name] = {"before": before, "after": after[-1], "norm": kept}
+                if config.pattern == "block":
+                    gap = logits(arm.eval(), data[1].images) - logits(compact(arm, data[1].images[:1]), data[1].images)
+                    found["packed"] = max(found["packed"], float(gap.abs().max()))
+    return found
+
+
+def _accuracy(model: nn.Module, data) -> float:
+    return float((logits(model, data.images).argmax(1) == data.labels).float().mean())
+
+
+def race(seed: int, *, channels: int = 256, side: int = 14, N: int = 8, rate: float = 0.5, repeats: int = 15,
+         peers: Sequence[str] = ("dense", "csr")) -> dict[str, float]:
+    """Milliseconds of one 1×1 layer on one thread: our kernel, the dense product and a product with zeros without order.
+
+    Medians over ``repeats`` turns, in which all take part in turn. ``dense`` is the fastest of numpy's product, torch's, and
+    this kernel with nothing removed; ``csr`` the faster of scipy's and torch's compressed rows with as many single weights.
+    Results are compared first.
+    """
+    rng = np.random.default_rng(seed)
+    W = torch.from_numpy(rng.standard_normal((channels, channels, 1, 1)).astype(np.float32))
+    x = rng.standard_normal((channels, side * side)).astype(np.float32)
+    ours, single = (W * mask(W, rate, **how) for how in (dict(N=N), dict(pattern="weight")))
+    packed, plain = kernel.pack(ours.numpy(), N), ours[:, :, 0, 0].numpy()
+    whole = kernel.pack(W.numpy(), N)
+    scattered = sparse.csr_matrix(single[:, :, 0, 0].numpy())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch calls its sparse tensors a beta
+        compressed, image = single[:, :, 0, 0].to_sparse_csr(), torch.from_numpy(x)
+    every = {"ours": {"ours": lambda: kernel.matmul(packed, x)},
+             "dense": {"numpy": lambda: plain @ x, "torch": lambda: torch.from_numpy(plain) @ image,
+                       "nothing removed": lambda: kernel.matmul(whole, x)},
+             "csr": {"scipy": lambda: scattered @ x, "torch csr": lambda: compressed @ image}}
+    every = {group: calls for group, calls in every.items() if group == "ours" or group in peers}
+    with single_thread(), threadpool_limits(1), torch.no_grad():
+        for group, calls in every.items():
+            for name, call in calls.items():
+                expected = (scattered if group == "csr" else W[:, :, 0, 0].numpy() if name == "nothing removed" else plain) @ x
+                gap = float(np.abs(np.asarray(call()) - expected).max() / np.abs(expected).max())
+                if gap > 1e-4:
+                    raise AssertionError(f"{name} differs by {gap:.2g} of the largest number; no time is quoted")
+        taken = {name: [] for calls in every.values() for name in calls}
+        for _ in range(repeats):
+            for calls in every.values():
+                for name, call in calls.items():
+                    turns = []
+                    for _ in range(9):
+                        begin = time.perf_counter()
+                        call()
+                        turns.append(time.perf_counter() - begin)
+                    taken[name].append(statistics.median(turns))
+    return {group: 1e3 * min(statistics.median(taken[name]) for name in calls) for group, calls in every.items()}
+
+
+#: Where a recipe finds the trained dense network: the folder that ``papernets train`` writes to by itself.
+RUNS = Path("runs") / "1xn"
+
+
+def _pretrained(name: str) -> nn.Module:
+    path = RUNS / f"{name}-dense-imagenet" / "best.pt"
+    if not path.exists():
+        raise ValueError(f"{path} is not there; pruning starts from a trained dense network. It is made by: "
+                         f"papernets train 1xn --config {name}-dense-imagenet")
+    model = NETWORKS[name].build()
+    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return model
+
+
+def config_of(name: str, pattern: str, p: float = 0.5, rearrange: bool = True) -> OneByN:
+    """The configuration of a recipe: ``pattern`` is 1xN, weight, filter, kernel-l1 or kernel-random."""
+    made, found = network(name), OneByN(rate=p, rearrange=False)
+    with torch.device("meta"):
+        layers = [(layer, module) for layer, module in made.build().named_modules() if made.masked(layer, module)]
+    names = tuple(layer for layer, module in layers if isinstance(module, nn.Conv2d))
+    if pattern.startswith("1x"):
+        first = tuple(layer for layer in names if made.rearranged(layer)) if rearrange else False
+        found = replace(found, N=int(pattern[2:]), rearrange=first, pad=True)
+    else:
+        found = replace(found, pattern={"kernel-l1": "kernel", "kernel-random": "random"}.get(pattern, pattern),
+                        N=1 if pattern == "kernel-random" else 4)
+    return replace(found, filter_fn=lambda layer, module: layer in names)
+
+
+def _recipe(name: str, config: OneByN | None) -> Recipe:
+    def build() -> nn.Module:
+        if config is None:
+            return NETWORKS[name].build()
+        model = _pretrained(name)
+        prune_(model, config)
+        return model
+
+    rate = 0.05 if config is None else 0.01
+    return Recipe(data="imagenet", build=build, epochs=180, batch=256, lr=with_warmup(cosine(rate, 180, 5), 5),
+                  weight_decay=4e-5, export=None if config is None else dense)
+
+
+def _recipes() -> dict[str, Callable[[], Recipe]]:
+    found: dict[str, tuple] = {}
+    for name in NETWORKS:
+        found[f"{name}-dense"] = (name, None)
+        for pattern in ("weight", "filter", "1x2", "1x4", "1x8", "1x16", "1x32", "kernel-l1", "kernel-random"):
+            found[f"{name}-{pattern}"] = (name, pattern)
+            if pattern.startswith("1x"):
+                found[f"{name}-{pattern}-plain"] = (name, pattern, 0.5, False)
+            if pattern in ("weight", "filter", "1x4"):
+                found |= {f"{name}-{pattern}-p{tenth}0": (name, pattern, tenth / 10) for tenth in range(1, 10)}
+    return {f"{key}-imagenet": lambda a=arguments: _recipe(a[0], None if a[1] is None else config_of(*a))
+            for key, arguments in found.items()}
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = _recipes()
+
+__all__ = ["ARMS", "CORTEX", "NETWORKS", "PATTERNS", "PRINTED", "RECIPES", "MaskedConv2d", "Network", "OneByN", "PackedConv2d",
+           "SmallMobileNet", "above_unstructured", "compact", "compare", "config_of", "counts", "decode", "dense", "encode",
+           "facts", "groups", "kept_norm", "mask", "network", "norms", "order", "prunable", "prune_", "race", "rising_pairs",
+           "smallest", "stored_bytes"]
