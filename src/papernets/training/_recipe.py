@@ -90,7 +90,7 @@ def run_recipe(recipe: Recipe, folder: str | Path, *, fabric: Fabric | None = No
         if report is not None:
             report(epoch, total, history)
 
-    return fit(model, loader(first, recipe.batch, True, workers), loader(second, recipe.test_batch, False, workers), epochs=total,
-               lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, seed=seed, fabric=fabric,
+    return fit(model, loader(first, recipe.batch, True, workers), loader(second, recipe.test_batch, False, workers),
+               epochs=total, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, seed=seed, fabric=fabric,
                augment=augment, before_epoch=before, after_epoch=after, checkpoint=folder / "last.ckpt",
                log=folder / "log.jsonl")
