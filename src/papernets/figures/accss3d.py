@@ -27,13 +27,19 @@ ORDER_COLORS = {"random": BASELINE, "raster": ACCENTS[0], "Morton": ACCENTS[1], 
 # ---- scenes in three dimensions ----------------------------------------------------------------------------------------
 
 
-def _axes(grid: int, domain: tuple[float, float] = (0, 1)) -> dict:
-    """Three equal axes without a ground, which can be read on white and on black."""
-    axis = dict(range=[-1, grid], showbackground=False, gridcolor="rgba(128,128,128,0.35)", zeroline=False,
+def _axes(one: Room, domain: tuple[float, float] = (0, 1)) -> dict:
+    """Three axes of one scale without a ground, to be read on white and on black; the camera looks at the walls from inside."""
+    grid, side = one.grid, 0.72
+    top = int(one.coordinates[:, 0].max()) + 1
+    walls = one.coordinates[one.labels == ROOM_CLASSES.index("wall")]
+    y, x = (-1.4 if middle > (grid - 1) / 2 else 1.4 for middle in walls[:, 1:].mean(0)) if len(walls) else (1.4, 1.4)
+    axis = dict(showbackground=False, gridcolor="rgba(128,128,128,0.35)", zeroline=False,
                 linecolor="rgba(128,128,128,0.7)", showspikes=False, nticks=5)
-    return dict(xaxis=dict(title="x (voxel)", **axis), yaxis=dict(title="y (voxel)", **axis),
-                zaxis=dict(title="z (voxel)", **axis), aspectmode="cube", domain=dict(x=[0, 1], y=list(domain)),
-                camera=dict(eye=dict(x=1.35, y=1.35, z=0.95), center=dict(x=0, y=0, z=-0.12)), dragmode="turntable")
+    return dict(xaxis=dict(title="x (voxel)", range=[0, grid - 1], **axis),
+                yaxis=dict(title="y (voxel)", range=[0, grid - 1], **axis),
+                zaxis=dict(title="z (voxel)", range=[0, top], **axis), aspectmode="manual",
+                aspectratio=dict(x=side, y=side, z=side * top / (grid - 1)), domain=dict(x=[0, 1], y=list(domain)), dragmode="turntable",
+                camera=dict(eye=dict(x=x, y=y, z=1.0), center=dict(x=0, y=0, z=-0.06)))
 
 
 def _points(coordinates: np.ndarray, **options) -> go.Scatter3d:
@@ -49,7 +55,7 @@ def scene(one: Room) -> go.Figure:
             figure.add_trace(_points(one.coordinates[one.labels == number], name=name, hoverinfo="skip",
                                      marker=dict(size=3, color=CLASS_COLORS[name], symbol="square")))
     figure.update_layout(title=f"Of {one.grid**3:,} cells {len(one):,} are occupied: {100 * one.density:.1f} %",
-                         scene=_axes(one.grid), legend=dict(itemsizing="constant"))
+                         scene=_axes(one), legend=dict(itemsizing="constant", y=-0.01))
     return figure
 
 
@@ -65,7 +71,7 @@ def mistakes(one: Room, found: np.ndarray, name: str) -> go.Figure:
         figure.add_trace(_points(one.coordinates[wrong], name="wrong", hoverinfo="skip",
                                  marker=dict(size=4.5, color="#CC0000", symbol="x")))
     figure.update_layout(title=f"{name}: {int(wrong.sum())} of {len(one)} voxels of a room it never saw are wrong",
-                         scene=_axes(one.grid), legend=dict(itemsizing="constant"))
+                         scene=_axes(one), legend=dict(itemsizing="constant", y=-0.01))
     return figure
 
 
@@ -88,6 +94,7 @@ def reuse_curves(tiles: Sequence[int] = (16, 32, 64, 128, 256, 512, 1024)) -> go
                          f"{series['random'][at]:.1f}", "outputs of a tile, T", "distinct inputs per output, u(T)", at=tiles,
                          ours=ORDER_NAMES["chunks"], log_x=True, log_y=True,
                          colors={ORDER_NAMES[name]: color for name, color in ORDER_COLORS.items()})
+    figure.update_yaxes(tickvals=[1, 2, 3, 5, 10], ticktext=["1", "2", "3", "5", "10"])
     return _plain_log(figure, tiles)
 
 
@@ -103,7 +110,7 @@ def cache_curves(sizes: Sequence[int] = (4, 8, 16, 32, 64, 128), tile: int = 128
     orders = {name: accss3d.order(name, book, tile) for name in names}
     series = {ORDER_NAMES[name]: [accss3d.misses(book, orders[name], tile, size=1024 * kb) for kb in sizes] for name in names}
     least = -(-book.inputs * 32 // 64)
-    figure = plots.lines(series, "The larger the cache, the less the order matters", "cache (KB)", "misses", at=sizes,
+    figure = plots.lines(series, _cache_title(sizes, series), "cache (KB)", "misses", at=sizes,
                          ours=ORDER_NAMES["chunks"], log_x=True,
                          colors={ORDER_NAMES[name]: ORDER_COLORS[name] for name in names})
     figure.add_hline(y=least, line=dict(color=BASELINE, dash="dot"))
@@ -111,6 +118,13 @@ def cache_curves(sizes: Sequence[int] = (4, 8, 16, 32, 64, 128), tile: int = 128
                           text=f"each line once: {least}")
     figure.update_yaxes(rangemode="tozero")
     return _plain_log(figure, sizes)
+
+
+def _cache_title(sizes: Sequence[int], series: Mapping[str, Sequence[int]]) -> str:
+    ours, raster = series[ORDER_NAMES["chunks"]], series["raster"]
+    first, last = (list(sizes).index(size) for size in (8, 64))
+    return (f"With 8 KB chunks miss {ours[first]:,} times and raster {raster[first]:,}; with 64 KB it is {ours[last]:,} and "
+            f"{raster[last]:,}")
 
 
 def traffic_bars() -> go.Figure:
@@ -133,6 +147,7 @@ def traffic_bars() -> go.Figure:
 # ---- the explorer ------------------------------------------------------------------------------------------------------
 
 CHANNELS, LANES = 32, 8
+FLOW_NAMES = {"OS": "outputs (OS)", "WS": "weights (WS)", "IS": "inputs (IS)"}
 EXPLORED = (5, 24)  # seed and grid of the room in the explorer
 
 
@@ -180,7 +195,8 @@ def explore_tiles(order: str = "chunks", T: int = 64, block: int = 32, flow: str
     figure.add_trace(_points(places[cut["halo"]], name="inputs that one tile reads from others", hoverinfo="skip",
                              marker=dict(size=5.5, symbol="diamond", color="#D00000")))
     figure.add_bar(
-        x=list(flows), y=[one.bytes / 1024 for one in flows.values()], showlegend=False, cliponaxis=False,
+        x=[FLOW_NAMES[name] for name in flows], y=[one.bytes / 1024 for one in flows.values()], showlegend=False,
+        cliponaxis=False,
         marker=dict(color=[OURS if name == flow else BASELINE for name in flows]), textposition="outside",
         text=[f"{one.bytes / 1024:.0f}" + ("" if one.buffer <= accss3d.L1 else ", does not fit") for one in flows.values()])
     figure.add_hline(y=least / 1024, line=dict(color=ACCENTS[0], dash="dash"))
@@ -188,7 +204,7 @@ def explore_tiles(order: str = "chunks", T: int = 64, block: int = 32, flow: str
     figure.update_layout(
         title=f"u = {cut['touched'] / N:.2f}: {flow} moves {chosen.bytes / 1024:.0f} KB, {chosen.bytes / least:.2f} times the "
         f"least{fits}; {cycles / 1e6:.2f} million cycles, {100 * used:.0f} % of the products useful",
-        scene=_axes(EXPLORED[1], (0.36, 1)), xaxis=dict(title="loop order: outputs, weights or inputs stay", type="category"),
+        scene=_axes(room(*EXPLORED), (0.36, 1)), uirevision="camera", xaxis=dict(title="what stays", type="category"),
         yaxis=dict(title="KB moved", domain=[0, 0.24], range=[0, 1.25 * max(one.bytes for one in flows.values()) / 1024]),
         legend=dict(y=0.37, yanchor="top", x=0, itemsizing="constant"))
     return figure
@@ -224,7 +240,7 @@ def overlap(tiles: int = 3) -> go.Figure:
     longest = max(map(len, strips.values()))
     padded = {name: np.pad(values, (0, longest - len(values))) for name, values in strips.items()}
     return hardware.occupancy(padded, title=f"Lists built during the products: {cycles['overlapped']:,} cycles instead of "
-                              f"{cycles['alone']:,}", unit=f"of {longest:,} cycles")
+                              f"{cycles['alone']:,}", unit="of all")
 
 
 def cycle_table(found: Mapping[str, int]) -> str:
@@ -240,14 +256,13 @@ def cycle_table(found: Mapping[str, int]) -> str:
 
 def network_cycles(layers: Sequence[accss3d.PlannedLayer], lanes: int = LANES) -> go.Figure:
     """Cycles of every layer of a network, and how many of them multiply."""
-    names = [f"{i + 1} {layer.kind}" for i, layer in enumerate(layers)]
+    names = [f"{i + 1}{ {'down': '↓', 'up': '↑'}.get(layer.kind, '')}" for i, layer in enumerate(layers)]
     whole = [layer.cycles / 1e6 for layer in layers]
     useful = [layer.macs / lanes / 1e6 for layer in layers]
     total = sum(whole)
-    figure = plots.bars(names, {"all cycles": whole, "cycles of useful products": useful},
-                        f"At 1 GHz it would take {total:.1f} ms; {100 * sum(useful) / total:.0f} % of the cycles multiply",
-                        "convolution", "million cycles", ours="cycles of useful products")
-    return figure.update_xaxes(tickangle=-40)
+    return plots.bars(names, {"all cycles": whole, "cycles of useful products": useful},
+                      f"At 1 GHz it would take {total:.1f} ms; {100 * sum(useful) / total:.0f} % of the cycles multiply",
+                      "convolution (↓ down, ↑ up)", "million cycles", ours="cycles of useful products")
 
 
 # ---- networks and times ------------------------------------------------------------------------------------------------
@@ -260,18 +275,18 @@ def learning(runs: Sequence[dict]) -> go.Figure:
     score = {key: 100 * np.mean([run[key]["iou"] for run in runs]) for key in ("sparse", "dense")}
     seeds = f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
     return plots.lines(series, f"Mean IoU on held-out rooms in this run ({seeds}): sparse {score['sparse']:.0f} %, "
-                       f"dense {score['dense']:.0f} %", "epoch", "training loss", ours="sparse U-Net", log_y=True)
+                       f"dense {score['dense']:.0f} %", "epoch", "training loss", ours="sparse U-Net")
 
 
 def evidence(claims: Sequence[dict], prefix: str, title: str, unit: str) -> go.Figure:
     """The paired differences of the claims that begin with ``prefix``."""
     names = {"order.reuse_random": "chunks − random", "order.reuse_raster": "chunks − raster",
-             "order.reuse_morton": "chunks − Morton", "unet.majority": "sparse − most frequent class",
-             "unet.dense": "sparse − dense twin"}
+             "order.reuse_morton": "chunks − Morton", "unet.majority": "sparse − frequent",
+             "unet.dense": "sparse − dense"}
     rows = [(names[row["id"]], row["ours"], *row["interval"]) for row in claims
             if row["id"].startswith(prefix) and row["id"] in names]
     seeds = next(row["seeds"] for row in claims if row["id"].startswith(prefix))
-    return plots.intervals(rows, f"{title}, {seeds} paired runs", f"{unit} (95 % interval)", "difference")
+    return plots.intervals(rows, f"{title}, {seeds} paired runs", f"{unit} (95 %)", "difference")
 
 
 def race_by_density(rows: Sequence[dict]) -> go.Figure:
@@ -281,7 +296,9 @@ def race_by_density(rows: Sequence[dict]) -> go.Figure:
               "by the clock": [row["dense"] / row["sparse"] for row in rows]}
     figure = plots.lines(series, _crossing(rows), "occupied cells (%)", "dense over sparse", at=at, ours="by the clock",
                          log_x=True, log_y=True)
-    return figure.add_hline(y=1, line=dict(color=BASELINE, dash="dot"))
+    ticks = [value for value in (1, 3, 10, 30, 100) if min(at) <= value * 1.05]
+    figure.update_yaxes(dtick=1)
+    return _plain_log(figure, ticks).add_hline(y=1, line=dict(color=BASELINE, dash="dot"))
 
 
 def _crossing(rows: Sequence[dict]) -> str:
@@ -304,7 +321,7 @@ def amdahl() -> go.Figure:
     figure.add_scatter(x=[100 * f], y=[accss3d.E2E_SPEEDUP], mode="markers+text", text=[f"{100 * f:.2f} %"], showlegend=False,
                        textposition="middle left", marker=dict(size=11, color=OURS))
     figure.update_layout(title=f"11.8 times end to end needs {100 * f:.1f} % of the time in the convolution",
-                         xaxis=dict(title="share of CPU time in the convolution (%)"), yaxis=dict(title="speed-up end to end"))
+                         xaxis=dict(title="share of the convolution (%)"), yaxis=dict(title="speed-up end to end"))
     return figure
 
 
