@@ -28,7 +28,7 @@ ORDER_COLORS = {"random": BASELINE, "raster": ACCENTS[0], "Morton": ACCENTS[1], 
 
 
 def _axes(one: Room, domain: tuple[float, float] = (0, 1)) -> dict:
-    """Three axes of one scale without a ground, to be read on white and on black; the camera looks at the walls from inside."""
+    """Three axes of one scale without a ground, for both themes; the camera looks at the walls from inside."""
     grid, side = one.grid, 0.72
     top = int(one.coordinates[:, 0].max()) + 1
     walls = one.coordinates[one.labels == ROOM_CLASSES.index("wall")]
@@ -38,7 +38,8 @@ def _axes(one: Room, domain: tuple[float, float] = (0, 1)) -> dict:
     return dict(xaxis=dict(title="x (voxel)", range=[0, grid - 1], **axis),
                 yaxis=dict(title="y (voxel)", range=[0, grid - 1], **axis),
                 zaxis=dict(title="z (voxel)", range=[0, top], **axis), aspectmode="manual",
-                aspectratio=dict(x=side, y=side, z=side * top / (grid - 1)), domain=dict(x=[0, 1], y=list(domain)), dragmode="turntable",
+                aspectratio=dict(x=side, y=side, z=side * top / (grid - 1)), dragmode="turntable",
+                domain=dict(x=[0, 1], y=list(domain)),
                 camera=dict(eye=dict(x=x, y=y, z=1.0), center=dict(x=0, y=0, z=-0.06)))
 
 
@@ -179,8 +180,9 @@ def explored_cycles(order: str, T: int, block: int) -> int:
     return passes * (book.outputs + book.pairs * (block + 1) + cut["planes"] + 3 * cut["count"])
 
 
-def explore_tiles(order: str = "chunks", T: int = 64, block: int = 32, flow: str = "WS") -> go.Figure:
+def explore_tiles(order: str = "chunks", log_T: int = 6, block: int = 32, flow: str = "WS") -> go.Figure:
     """Above, the voxels coloured by tile with the halo of one tile; below, the bytes of the three loop orders."""
+    T = 2**log_T
     book, cut = _explored_book(), tiles_of(order, T)
     N, places = book.outputs, book.out_coordinates
     flows = {name: accss3d.dataflow(name, N, cut["touched"], CHANNELS, CHANNELS, T, block, block) for name in accss3d.FLOWS}
@@ -202,8 +204,9 @@ def explore_tiles(order: str = "chunks", T: int = 64, block: int = 32, flow: str
     figure.add_hline(y=least / 1024, line=dict(color=ACCENTS[0], dash="dash"))
     fits = "" if chosen.buffer <= accss3d.L1 else f", but needs a buffer of {chosen.buffer / 1024:.0f} KB"
     figure.update_layout(
-        title=f"u = {cut['touched'] / N:.2f}: {flow} moves {chosen.bytes / 1024:.0f} KB, {chosen.bytes / least:.2f} times the "
-        f"least{fits}; {cycles / 1e6:.2f} million cycles, {100 * used:.0f} % of the products useful",
+        title=f"T = {T}, u = {cut['touched'] / N:.2f}: {flow} moves {chosen.bytes / 1024:.0f} KB, "
+        f"{chosen.bytes / least:.2f} times the least{fits}; {cycles / 1e6:.2f} million cycles, {100 * used:.0f} % of the "
+        "products useful",
         scene=_axes(room(*EXPLORED), (0.36, 1)), uirevision="camera", xaxis=dict(title="what stays", type="category"),
         yaxis=dict(title="KB moved", domain=[0, 0.24], range=[0, 1.25 * max(one.bytes for one in flows.values()) / 1024]),
         legend=dict(y=0.37, yanchor="top", x=0, itemsizing="constant"))
