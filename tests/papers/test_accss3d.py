@@ -568,11 +568,11 @@ def test_eight_bits_by_hand():
     layer = SparseConv3d(1, 2)
     with torch.no_grad():
         layer.weight.zero_()
-        layer.weight[13, 0], layer.weight[14, 0, 0] = torch.tensor([0.5, -2.0]), 1.27
+        layer.weight[13, 0], layer.weight[14, 0, 0] = torch.tensor([0.496, -2.0]), 1.27
     whole = IntegerConv3d(layer, 2.54)
     assert whole.weight[13, 0].tolist() == [50, -127] and whole.weight[14, 0].tolist() == [127, 0]
-    x = Voxels(torch.tensor([[1.0], [-9.0]]), Scene(np.array([[0, 0, 0], [0, 0, 1]])))
-    y = whole(x).features  # 1.0 is 50 steps of 0.02; -9 is cut at -127
+    x = Voxels(torch.tensor([[0.995], [-9.0]]), Scene(np.array([[0, 0, 0], [0, 0, 1]])))
+    y = whole(x).features  # 0.995 is 49.75 steps of 0.02 and 0.496 is 49.6 of 0.01; -9 is cut at -127
     assert whole.sums.tolist() == [[50 * 50 - 127 * 127, -127 * 50], [-127 * 50, 127 * 127]]
     torch.testing.assert_close(y, torch.tensor(whole.sums).float() * 0.02 * torch.tensor([0.01, 2 / 127]))
 
