@@ -167,7 +167,8 @@ def test_sentences():
     bad = draw.core_in_words({**good, "equal": False, "cycles": 6}, "no compiler")
     assert "NOT equal" in bad and "not the law's 5" in bad and "only a corner" in bad
     assert "difference is 2" in draw.samples_in_words([{"tiles": 1, "cycles": 9, "law": 7, "wrong": 0}])
-    assert "2 of 5 choices" in draw.table_in_words({"entries": 4, "misfits": 2, "regret": [1, 1, 1.3], "look_up": 1, "search": 2})
+    table = {"entries": 4, "misfits": 2, "regret": [1, 1, 1.3], "look_up": 1, "search": 2}
+    assert "2 of 5 choices" in draw.table_in_words(table) and "1.300 times at worst" in draw.table_in_words(table)
 
 
 def test_the_race_figure_says_who_wins():
