@@ -29,7 +29,7 @@ ORDER_COLORS = {"random": BASELINE, "raster": ACCENTS[0], "Morton": ACCENTS[1], 
 
 def _axes(one: Room, domain: tuple[float, float] = (0, 1)) -> dict:
     """Three axes of one scale without a ground, for both themes; the camera looks at the walls from inside."""
-    grid, side = one.grid, 0.72
+    grid, side = one.grid, 0.7
     top = int(one.coordinates[:, 0].max()) + 1
     walls = one.coordinates[one.labels == ROOM_CLASSES.index("wall")]
     y, x = (-1.4 if middle > (grid - 1) / 2 else 1.4 for middle in walls[:, 1:].mean(0)) if len(walls) else (1.4, 1.4)
