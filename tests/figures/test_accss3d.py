@@ -7,7 +7,7 @@ from papernets_kernels.hdl.sspnna import SSpNNA
 from papernets_kernels.sparse_conv3d import rulebook
 
 from papernets.cards import card
-from papernets.chapter import BASELINE, OURS
+from papernets.chapter import BASELINE, OURS, Choice, Explorer, Slider
 from papernets.data import ROOM_CLASSES, Room, room
 from papernets.figures import accss3d as draw
 from papernets.papers import accss3d
@@ -199,3 +199,17 @@ def test_the_corner_room_in_words():
     text = draw.metadata_in_words()
     assert "10,993 voxels and 107,967 pairs, so ARF = 9.821" in text and "1.67 times" in text and "519,816" in text
     assert rulebook(room(*draw.EXPLORED).coordinates).outputs == draw._explored_book().outputs
+
+
+def test_the_explorer_is_live():
+    """A control that moves changes the figure in place, as the function draws it."""
+    controls = {"order": Choice("random", "chunks", value="chunks"), "log_T": Slider(4, 10, value=6),
+                "block": Choice(8, 32, value=32), "flow": Choice("OS", "WS", value="WS")}
+    explorer = Explorer(draw.explore_tiles, controls, "Tiles", "pn-test")
+    live = explorer.widget
+    live.inputs["order"].value, live.inputs["log_T"].value = "random", 9
+    wanted = draw.explore_tiles("random", 9, 32, "WS")
+    assert live.message.value == "" and live.view.layout.title.text == wanted.layout.title.text
+    for seen, drawn in zip(live.view.data, wanted.data):
+        assert seen.type == drawn.type and list(seen.x) == list(drawn.x)
+    assert list(live.view.data[0].marker.color) == list(wanted.data[0].marker.color)

@@ -221,9 +221,10 @@ WAVES = ("start", "busy", "builder_state", "engine_state", "working", "done")
 
 def waves(trace: Mapping[str, np.ndarray]) -> go.Figure:
     """The ports and states of the core on two neighbours."""
-    return hardware.waveform(
+    figure = hardware.waveform(
         trace, WAVES, title=f"Two neighbours take {int(trace['busy'].sum())} cycles: lists first, then plane by plane",
         values=STATES, labels={"builder_state": "front end", "engine_state": "engine", "working": "products"})
+    return figure.update_yaxes(title="signal")
 
 
 def overlap(tiles: int = 3) -> go.Figure:
@@ -242,8 +243,9 @@ def overlap(tiles: int = 3) -> go.Figure:
         strips[f"products, {name}"] = (trace["working"] != 0)[inside]
     longest = max(map(len, strips.values()))
     padded = {name: np.pad(values, (0, longest - len(values))) for name, values in strips.items()}
-    return hardware.occupancy(padded, title=f"Lists built during the products: {cycles['overlapped']:,} cycles instead of "
-                              f"{cycles['alone']:,}", unit="of all")
+    figure = hardware.occupancy(padded, title=f"Lists built during the products: {cycles['overlapped']:,} cycles instead of "
+                                f"{cycles['alone']:,}", unit="of all")
+    return figure.update_yaxes(title="part of the core")
 
 
 def cycle_table(found: Mapping[str, int]) -> str:
