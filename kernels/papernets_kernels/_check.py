@@ -1,5 +1,8 @@
 """What the kernels ask of their arrays, before an address is taken. Each refusal is a ``ValueError``."""
 
+import difflib
+from collections.abc import Iterable
+
 import numpy as np
 
 
@@ -41,6 +44,11 @@ def whole(name: str, value, least: int) -> int:
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} is {value!r}; it is a whole number of at least {least}")
     return int(value)
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The one of ``names`` that is most like a wrong one."""
+    return max(names, key=lambda other: difflib.SequenceMatcher(None, name, other).ratio())
 
 
 def threads(value) -> int:

@@ -9,7 +9,7 @@ from papernets_kernels import simd
 def patches(image: np.ndarray, kernel, stride, padding, size, threads: int = 1) -> np.ndarray:
     """``image`` (C, H, W) to (C kh kw, Ho Wo): entry (c, i, j; y, x) is ``image[c, y s + i - p, x s + j - p]``, or zero."""
     rows = np.empty((image.shape[0] * kernel[0] * kernel[1], size[0] * size[1]), image.dtype)
-    simd.share(_patches, rows.shape[0], threads, image, *kernel, *stride, *padding, *size, rows)
+    simd.share(_patches, rows.shape[0], threads, rows.nbytes / 8, image, *kernel, *stride, *padding, *size, rows)
     return rows
 
 

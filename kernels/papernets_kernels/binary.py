@@ -55,7 +55,7 @@ def matmul(a_bits: np.ndarray, b_bits: np.ndarray, k: int, *, threads: int = 1) 
         if k % 64 and x.size and (x[:, -1] >> np.uint64(k % 64)).any():
             raise ValueError(f"{name} has a bit set behind k = {k}; the unused high bits are 0")
     y = np.empty((len(a), len(b)), np.int32)
-    simd.share(_product, len(a), threads, a, np.ascontiguousarray(b.T), k, y)
+    simd.share(_product, len(a), threads, a.size * len(b) / WORDS, a, np.ascontiguousarray(b.T), k, y)
     return y
 
 
@@ -125,16 +125,18 @@ def conv2d(x: np.ndarray, weight: np.ndarray | PackedWeight, stride=1, padding=0
     y = np.empty((len(x), outputs, height * width), np.int32)
     for image, out in zip(x, y, strict=True):
         signs = np.empty((weight.bits.shape[3], *x.shape[2:]), np.uint64)
-        simd.share(_pack_channels, len(signs), threads, image, signs)
+        simd.share(_pack_channels, len(signs), threads, image.size / 4, image, signs)
         rows = patches(signs, kernel, stride, padding, size, threads)  # (words kh kw, Ho Wo), 0 outside the image
-        simd.share(_product, outputs, threads, weight.taps, rows, channels * kernel[0] * kernel[1], out)
+        work = outputs * rows.size / WORDS
+        simd.share(_product, outputs, threads, work, weight.taps, rows, channels * kernel[0] * kernel[1], out)
         if border[0].size:
-            simd.share(_correct, outputs, threads, *border, out)
+            simd.share(_correct, outputs, threads, outputs * border[0].size, *border, out)
     return y.reshape(len(x), outputs, height, width)
 
 
 # ---- the kernels -----------------------------------------------------------------------------------------------------
 
+WORDS = 32  # products of words in a nanosecond, roughly
 ROWS, WIDTH = (8, 2) if simd.REGISTERS >= 32 else (4, 2)
 
 

@@ -21,7 +21,7 @@ def distances(queries: np.ndarray, codes: np.ndarray, *, threads: int = 1) -> np
     """
     queries, codes = _codes(queries, codes)
     found = np.empty((len(queries), len(codes)), np.uint16)
-    simd.share(_distances, len(codes), threads, 0, queries, codes, found)
+    simd.share(_distances, len(codes), threads, len(queries) * codes.size / WORDS, 0, queries, codes, found)
     return found
 
 
@@ -34,7 +34,7 @@ def top_k(queries: np.ndarray, codes: np.ndarray, k: int, *, threads: int = 1) -
     k = _check.whole("k", k, 1)
     if k > len(codes):
         raise ValueError(f"k is {k}, and there are {len(codes)} codes; the largest k is {len(codes)}")
-    parts = min(_check.threads(threads), max(1, len(codes) // 1024))
+    parts = simd.parts(len(codes) // 1024, threads, len(queries) * codes.size / WORDS)
     edges = [len(codes) * part // parts for part in range(parts + 1)]
     near = np.empty((parts, len(queries), k), np.uint16)
     index = np.empty((parts, len(queries), k), np.int64)
@@ -44,7 +44,7 @@ def top_k(queries: np.ndarray, codes: np.ndarray, k: int, *, threads: int = 1) -
         for part in range(first, last):
             search(edges[part], edges[part + 1], queries, codes, near[part], index[part])
 
-    simd.share(parts_of, parts, parts)
+    simd.share(parts_of, parts, parts, np.inf)
     if parts == 1:
         return near[0], index[0]
     # each part is in order, and the parts are in the order of the indices: a stable sort by distance keeps both
@@ -67,6 +67,7 @@ def _codes(queries, codes) -> tuple[np.ndarray, np.ndarray]:
 ROWS = 4  # queries at a time
 WIDTH = 4 if simd.REGISTERS >= 32 else 2  # registers of codes at a time
 TILE = WIDTH * simd.I64
+WORDS = 16  # of codes compared with a query in a nanosecond, roughly
 FEW = 256  # so many best are kept in order as they come; more are counted
 NEAR = 16 * 1024  # bytes of codes in a block
 MANY = np.iinfo(np.uint16).max

@@ -86,7 +86,8 @@ def matmul(packed: NofM, x: np.ndarray, *, threads: int = 1) -> np.ndarray:
     _check.same("the number of rows of x", x.shape[0], "the number of inputs of the weight", packed.shape[1])
     y = np.empty((packed.shape[0], x.shape[1]), np.float32)
     product = _product(*widths(x.shape[1], WIDEST))
-    simd.share(product, len(y), threads, x, packed.values.reshape(packed.columns.shape), packed.columns, packed.n, packed.m, y)
+    values, work = packed.values.reshape(packed.columns.shape), packed.values.size * x.shape[1] / 70
+    simd.share(product, len(y), threads, work, x, values, packed.columns, packed.n, packed.m, y)
     return y
 
 

@@ -80,7 +80,8 @@ def matmul(packed: OneByN, x: np.ndarray, *, threads: int = 1) -> np.ndarray:
     _check.same("the number of rows of x", x.shape[0], "the number of input channels of the weight", packed.shape[1])
     y = np.empty((packed.shape[0], x.shape[1]), np.float32)
     product = _product(packed.n, *widths(x.shape[1], _widest(packed.n)))
-    simd.share(product, len(packed.rows) - 1, threads, x, packed.values, *packed.taps, y)
+    work = packed.values.size * x.shape[1] / MACS
+    simd.share(product, len(packed.rows) - 1, threads, work, x, packed.values, *packed.taps, y)
     return y
 
 
@@ -99,7 +100,8 @@ def conv2d(packed: OneByN, x: np.ndarray, stride=1, padding=0, *, threads: int =
     product = _product(packed.n, *widths(size[0] * size[1], _widest(packed.n)))
     for image, out in zip(x, y, strict=True):
         rows = patches(image, kernel, stride, padding, size, threads)  # (C kh kw, Ho Wo)
-        simd.share(product, len(packed.rows) - 1, threads, rows, packed.values, *packed.taps, out)
+        work = packed.values.size * rows.shape[1] / MACS
+        simd.share(product, len(packed.rows) - 1, threads, work, rows, packed.values, *packed.taps, out)
     return y.reshape(len(x), outputs, *size)
 
 
@@ -136,6 +138,9 @@ def _rows(n: int) -> int:
     """Rows of a tile: the divisor of ``n`` with most multiply-adds a load (an input may lie on two cache lines)."""
     divisors = [rows for rows in range(1, n + 1) if n % rows == 0 and rows < simd.REGISTERS // 2]
     return max(divisors, key=lambda rows: rows * simd.registers(rows) / (rows + 2 * simd.registers(rows)))
+
+
+MACS = 90  # multiply-adds in a nanosecond, roughly
 
 
 def _widest(n: int) -> int:

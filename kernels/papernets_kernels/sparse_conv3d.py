@@ -79,26 +79,27 @@ def rulebook(coordinates: np.ndarray, kernel_size: int = 3, *, threads: int = 1)
 
     Plane k of kernel size s = 2 r + 1 connects output v and input ``v + (k // s^2 - r, k // s % s - r, k % s - r)``. In the
     order of their coordinates, the voxels and the voxels shifted by a plane's offset are two sorted lists; what they have in
-    common is the plane. Planes k and s^3 - 1 - k hold the same pairs, turned around.
+    common is the plane. Planes that differ by x alone share one walk through the lists. Planes k and s^3 - 1 - k hold the
+    same pairs, turned around.
     """
     if kernel_size not in (1, 3, 5):
         raise ValueError(f"kernel_size is {kernel_size!r}; a submanifold convolution has a centre: 1, 3 or 5")
     coordinates = _coordinates(coordinates)
     keys, order = _sorted_keys(coordinates)
-    count, half, r = len(keys), kernel_size**3 // 2, kernel_size // 2
-    k = np.arange(half)
-    offsets = np.stack([k // kernel_size**2 - r, k // kernel_size % kernel_size - r, k % kernel_size - r], 1)
-    shifts = offsets @ np.array([1 << 42, 1 << 21, 1])
-    found = simd.scratch("pairs", (half, 2, count), np.int32)
-    lengths = np.zeros(half, np.int64)
-    simd.share(_common, half, threads, keys, shifts, found, lengths)
+    count, half = len(keys), kernel_size**3 // 2
+    walks = np.array([k for k in range(half) if k % kernel_size % 3 == 0], np.int64)
+    found = simd.scratch("pairs", (half + 1, 2, count), np.int32)  # the last for planes that a walk does without
+    lengths = np.zeros(half + 1, np.int64)
+    simd.share(_walk, len(walks), threads, 3 * count * len(walks), keys, kernel_size, walks, found, lengths)
+    lengths = lengths[:half]
     pointers = np.zeros(2 * half + 2, np.int64)
     np.cumsum(np.concatenate([lengths, [count], lengths[::-1]]), out=pointers[1:])
     inputs, outputs = np.empty(pointers[-1], np.int32), np.empty(pointers[-1], np.int32)
-    inputs[pointers[half] : pointers[half + 1]] = outputs[pointers[half] : pointers[half + 1]] = np.arange(count)
-    simd.share(_both, half, threads, found, lengths, pointers, inputs, outputs)
+    centre = slice(*pointers[half : half + 2])
+    inputs[centre] = outputs[centre] = np.arange(count, dtype=np.int32)
+    simd.share(_both, half, threads, lengths.sum(), found, lengths, pointers, inputs, outputs)
     if order is not None:
-        simd.share(_renumber, 2 * half + 1, threads, order, pointers, inputs, outputs)
+        simd.share(_renumber, 2 * half + 1, threads, 4 * len(inputs), order, pointers, inputs, outputs)
     return Rulebook(count, count, kernel_size, 1, pointers, inputs, outputs, coordinates, submanifold=True)
 
 
@@ -145,18 +146,32 @@ def _sorted_keys(coordinates: np.ndarray) -> tuple[np.ndarray, np.ndarray | None
 
 
 @numba.njit(nogil=True)
-def _common(first, last, keys, shifts, found, lengths):
-    """For planes ``first`` to ``last``: the places of inputs and outputs with ``keys[i] = keys[o] + shift``."""
-    for k in range(first, last):
-        i, count = 0, 0
+def _walk(first, last, keys, size, walks, found, lengths):
+    """For walks ``first`` to ``last``: the places of inputs and outputs that plane k and the two behind it connect.
+
+    The three differ by x alone, so the inputs they give an output lie next to each other in ``keys``. Every step writes, and
+    what was no pair is overwritten by the next.
+    """
+    half, r = size**3 // 2, size // 2
+    for k in walks[first:last]:
+        line_ends = min(half, k - k % size + size)
+        one, two = k + 1 if k + 1 < line_ends else half, k + 2 if k + 2 < line_ends else half
+        shift = np.int64(k // size**2 - r) * (1 << 42) + np.int64(k // size % size - r) * (1 << 21) + k % size - r
+        i, zeros, ones, twos = 0, 0, 0, 0
         for o in range(len(keys)):
-            wanted = keys[o] + shifts[k]
+            wanted = keys[o] + shift
             while keys[i] < wanted:  # a shift is negative, so this ends before the list does
                 i += 1
-            found[k, 0, count] = i
-            found[k, 1, count] = o
-            count += keys[i] == wanted
-        lengths[k] = count
+            at = i
+            found[k, 0, zeros], found[k, 1, zeros] = at, o
+            hit = keys[at] == wanted
+            zeros, at = zeros + hit, at + hit
+            found[one, 0, ones], found[one, 1, ones] = at, o
+            hit = keys[at] == wanted + 1
+            ones, at = ones + hit, min(at + hit, o)
+            found[two, 0, twos], found[two, 1, twos] = at, o
+            twos += keys[at] == wanted + 2
+        lengths[k], lengths[one], lengths[two] = zeros, ones, twos
 
 
 @numba.njit(nogil=True)
@@ -254,12 +269,15 @@ def convolve(features, book: Rulebook, weight, bias=None, *, threads: int = 1) -
     # weights in strips of whole registers: (strips, planes, C, WIDTH lanes), zeros behind the last channel
     strip = min(WIDTH, max(1, -(-outputs // simd.F32))) * simd.F32
     strips = -(-outputs // strip)
-    filled = np.zeros((planes, inputs, strips * strip), np.float32)
-    filled[:, :, :outputs] = weight
+    filled = weight
+    if outputs % strip:
+        filled = np.zeros((planes, inputs, strips * strip), np.float32)
+        filled[:, :, :outputs] = weight
     filled = simd.align(filled.reshape(planes, inputs, strips, strip).transpose(2, 0, 1, 3))
     blocks = -(-book.outputs // BLOCK)
     product = _products[strip // simd.F32 - 1]
-    simd.share(product, blocks, threads, features, book.plane_pointers, book.pair_inputs, book.pair_outputs, filled, y)
+    pairs, work = (book.plane_pointers, book.pair_inputs, book.pair_outputs), book.pairs * inputs * outputs / 90
+    simd.share(product, blocks, threads, work, features, *pairs, filled, y)
     return y
 
 
@@ -286,9 +304,7 @@ def _product(width: int):
             end = min(len(y), (block + 1) * BLOCK)
             for k in range(planes):
                 begin = place[k]
-                stop = begin
-                while stop < pointers[k + 1] and outputs[stop] < end:
-                    stop += 1
+                stop = begin + np.searchsorted(outputs[begin : pointers[k + 1]], end)
                 place[k] = stop
                 for s in range(strips):
                     w = simd.address(weight) + 4 * lanes * depth * (s * planes + k)

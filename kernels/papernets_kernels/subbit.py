@@ -106,8 +106,9 @@ def conv2d(x: np.ndarray, ids, codebook=None, stride=1, padding=0, *, threads: i
     shift = i // stride[0] * lines[1] + j // stride[1]
     taps = (i % stride[0] * stride[1] + j % stride[1]) * plane + shift
     for image, out in zip(x, y, strict=True):
-        simd.share(_signs, channels, threads, image, *stride, *padding, *lines, signs)
-        simd.share(_lookups, tiles, threads, signs, lines[1], taps, weight.rows, weight.offsets, weight.together, out)
+        simd.share(_signs, channels, threads, image.size / 4, image, *stride, *padding, *lines, signs)
+        work = weight.ids.size * size[0] * lines[1] / 50
+        simd.share(_lookups, tiles, threads, work, signs, lines[1], taps, weight.rows, weight.offsets, weight.together, out)
     return y
 
 

@@ -110,10 +110,10 @@ def conv3d(x: np.ndarray, weight: np.ndarray | Winograd, padding=0, *, threads: 
     across = tuple(-(-out // 2) for out in size)  # tiles along each axis
     y = np.empty((len(x), outputs, *size), np.float32)
     count = across[0] * across[1] * across[2]
-    together = _together(count, threads)
     columns, groups, *_ = weight.groups.shape
-    vectors = -(-together // simd.F32)
-    room = (columns * inputs * vectors + (columns * groups * ROWS + 64) * (vectors + 1) + 64) * simd.F32
+    nanoseconds = columns * inputs * outputs * count / 80
+    together = _together(count, threads, nanoseconds)
+    room = (16 * inputs + 12 * groups * ROWS) * (together + simd.F32)
     order = np.arange(inputs, dtype=np.int32)
 
     def layer(first, last, *arguments):
@@ -121,17 +121,18 @@ def conv3d(x: np.ndarray, weight: np.ndarray | Winograd, padding=0, *, threads: 
 
     for image, out in zip(x, y, strict=True):
         planes = _planes(image, padding, across, threads)
-        simd.share(layer, -(-count // together), threads, together, planes, across, weight.groups, weight.slots, order, out)
+        layout = planes, across, weight.groups, weight.slots, order
+        simd.share(layer, -(-count // together), threads, nanoseconds, together, *layout, out)
     return y
 
 
-def _together(count: int, threads: int) -> int:
-    """How many tiles to transform, multiply and transform back at a time.
+def _together(count: int, threads: int, nanoseconds: float) -> int:
+    """How many tiles, in whole registers, to transform, multiply and transform back at a time.
 
     With fewer the weights are fetched too often, with more what one step hands to the next leaves the caches.
     """
-    panel = WIDTH * simd.F32
-    return max(1, min(count if count <= 3 * panel else 2 * panel, -(-count // threads)))
+    vectors = -(-count // simd.F32)
+    return simd.F32 * max(1, min(3 * WIDTH, -(-vectors // simd.parts(vectors, threads, nanoseconds))))
 
 
 def _planes(image: np.ndarray, padding, across, threads: int) -> np.ndarray:
@@ -141,7 +142,7 @@ def _planes(image: np.ndarray, padding, across, threads: int) -> np.ndarray:
     """
     volume = (across[0] + 1) * (across[1] + 1) * (across[2] + 1)
     planes = simd.scratch("planes", (len(image), 8 * volume + simd.F32))  # room behind the last row
-    simd.share(_split, len(image), threads, image, *padding, *across, planes)
+    simd.share(_split, len(image), threads, planes.nbytes / 8, image, *padding, *across, planes)
     return planes
 
 
@@ -178,130 +179,171 @@ _tile = tiles(ROWS, ROWS, *range(WIDTH, 0, -1))
 
 @numba.njit(nogil=True)
 def _layer(first, last, memory, together, planes, across, groups, slots, order, y):
-    """Blocks ``first`` to ``last`` of ``together`` tiles: transform, multiply, transform back.
+    """Blocks ``first`` to ``last`` of ``together`` tiles. Of a block, the positions (a, ., .) are transformed, and of these
+    (a, b, .) multiplied, transformed back and added to the sums, so that what one step hands to the next stays in near caches.
 
-    The transforms write and read lines, one for each position, with all tiles of the block; the products want their inputs
-    in panels, a few registers of tiles wide, that lie in one piece. A row of tiles ends where it will: what a transform
-    computes for tiles behind the end is overwritten by the next row.
+    All tiles of a block lie in lines: of the inputs (position, channel), of the products (output, position), of the sums
+    (output, place in the tile of outputs).
     """
-    columns, group_count, inputs, _ = groups.shape
-    outputs, wide = group_count * ROWS, across[2]
-    vectors = -(-together // simd.F32)
-    line = simd.BYTES * (vectors + 1)  # room behind the last tile
+    _, group_count, inputs, _ = groups.shape
+    outputs, volume = group_count * ROWS, across[0] * across[1] * across[2]
+    line = 4 * together + simd.BYTES  # room behind the last tile
     v = simd.address(memory)
-    z = v + columns * inputs * vectors * simd.BYTES
-    lines = z + columns * outputs * line
-    scratch = lines + 64 * line
+    z = v + 16 * inputs * line
+    sums = z + 4 * outputs * line
     for block in range(first, last):
-        t0, t1 = block * together, min(across[0] * across[1] * wide, (block + 1) * together)
+        t0, t1 = block * together, min(volume, (block + 1) * together)
         vectors = -(-(t1 - t0) // simd.F32)
         parts = -(-vectors // WIDTH)
-        for c in range(inputs):
-            t = t0
-            while t < t1:
-                _forward(planes, c, t // wide, t % wide, across, slots, scratch, lines + 4 * (t - t0), line)
-                t += min(simd.F32, wide - t % wide)
-            for p in range(columns):
-                for part in range(parts):
-                    begin, end = vectors * part // parts, vectors * (part + 1) // parts
-                    panel = v + simd.BYTES * ((p * vectors + begin) * inputs + c * (end - begin))
-                    for i in range(begin, end):
-                        simd.store(panel + simd.BYTES * (i - begin), 0, simd.load_f32(lines + line * p + simd.BYTES * i, 1), 1)
-        for p in range(columns):
-            for part in range(parts):
-                begin, end = vectors * part // parts, vectors * (part + 1) // parts
-                source = v + simd.BYTES * (p * vectors + begin) * inputs
-                out = z + line * p + simd.BYTES * begin
-                apart = simd.BYTES * (end - begin)
-                for g in range(group_count):
-                    weight = simd.address(groups) + 4 * (p * group_count + g) * inputs * ROWS
-                    target = out + line * columns * ROWS * g
-                    _tile(end - begin, source, apart, apart // 4, weight, order, (0, inputs), target, line * columns)
+        simd.clear(sums, 8 * outputs * line)
+        for a in range(4):
+            first_slot = len(groups)
+            for slot in slots[16 * a : 16 * a + 16]:
+                first_slot = min(first_slot, slot) if slot >= 0 else first_slot
+            here = slots[16 * a : 16 * a + 16] - first_slot  # negative where no product is made
+            for c in range(inputs):
+                _forward(planes, c, t0, t1, across, a, here, v + line * c, line * inputs)
+            for b in range(4):
+                kept = here[4 * b : 4 * b + 4]
+                count = 0
+                for slot in kept:
+                    if slot >= 0:
+                        for g in range(group_count):
+                            weight = simd.address(groups) + 4 * ((first_slot + slot) * group_count + g) * inputs * ROWS
+                            for part in range(parts):
+                                lo, hi = vectors * part // parts, vectors * (part + 1) // parts
+                                source = v + line * inputs * slot + simd.BYTES * lo
+                                target = z + line * (4 * ROWS * g + count) + simd.BYTES * lo
+                                _tile(hi - lo, source, line, (hi - lo) * simd.F32, weight, order, (0, inputs), target, 4 * line)
+                        count += 1
+                if count:
+                    for o in range(len(y)):
+                        _backward(z + 4 * line * o, sums + 8 * line * o, line, vectors, a, b, kept)
         for o in range(len(y)):
-            for byte in range(0, line * columns, 64):  # the lines of the next output, which lie in a far cache
-                simd.prefetch(z + line * columns * (o + 1) + byte)
-            t = t0
-            while t < t1:
-                some = min(simd.F32, wide - t % wide, t1 - t)
-                _backward(z + line * columns * o + 4 * (t - t0), line, slots, scratch, t // wide, t % wide, some, across, y[o])
-                t += some
+            _write(sums + 8 * line * o, line, t0, t1, across, y[o])
+
+
+def _forward_of(add: bool):
+    along_z = simd.add if add else simd.subtract
+
+    @numba.njit(nogil=True)
+    def row(one, other, volume):
+        """Row a of B^T along z, of four inputs in x. Those at x = 0 and 2 lie in one plane, 1 and 3 in the next."""
+        return (
+            along_z(simd.load_f32(one, 1), simd.load_f32(other, 1)),
+            along_z(simd.load_f32(one + 4 * volume, 1), simd.load_f32(other + 4 * volume, 1)),
+            along_z(simd.load_f32(one + 4, 1), simd.load_f32(other + 4, 1)),
+            along_z(simd.load_f32(one + 4 * volume + 4, 1), simd.load_f32(other + 4 * volume + 4, 1)),
+        )
+
+    @numba.njit(nogil=True)
+    def forward(planes, c, t0, t1, across, z0, z1, slots, out, apart):
+        line = across[2] + 1
+        plane = line * (across[1] + 1)
+        volume = plane * (across[0] + 1)
+        near0, near1 = z0 % 2 * 4 * volume + z0 // 2 * plane, z1 % 2 * 4 * volume + z1 // 2 * plane
+        t = t0
+        while t < t1:
+            ahead, x = t // across[2], t % across[2]
+            at = simd.address(planes) + 4 * (c * planes.shape[1] + ahead // across[1] * plane + ahead % across[1] * line + x)
+            one, other, to = at + 4 * near0, at + 4 * near1, out + 4 * (t - t0)
+            d0, d2 = row(one, other, volume), row(one + 4 * line, other + 4 * line, volume)
+            _along_x(_minus(d0, d2), slots[0:4], to, apart)
+            d1 = row(one + 8 * volume, other + 8 * volume, volume)
+            _along_x(_plus(d1, d2), slots[4:8], to, apart)
+            _along_x(_minus(d2, d1), slots[8:12], to, apart)
+            d3 = row(one + 8 * volume + 4 * line, other + 8 * volume + 4 * line, volume)
+            _along_x(_minus(d1, d3), slots[12:16], to, apart)
+            t += min(simd.F32, across[2] - x)
+
+    return forward
+
+
+_forward_sum, _forward_difference = _forward_of(True), _forward_of(False)
 
 
 @numba.njit(nogil=True)
-def _forward(planes, c, row, t, across, slots, scratch, out, apart):
-    """B^T along each axis of the tiles from ``t`` on in a row of tiles; position p goes to ``out + apart slots[p]``."""
-    line = across[2] + 1
-    plane = line * (across[1] + 1)
-    volume = plane * (across[0] + 1)
-    tz, ty = row // across[1], row % across[1]
-    here = simd.address(planes) + 4 * (c * planes.shape[1] + tz * plane + ty * line + t)
-    for a in range(4):
-        for b in range(4):
-            source = here + 4 * ((a % 2 * 4 + b % 2 * 2) * volume + a // 2 * plane + b // 2 * line)
-            d0, d2 = simd.load_f32(source, 1), simd.load_f32(source + 4, 1)
-            d1, d3 = simd.load_f32(source + 4 * volume, 1), simd.load_f32(source + 4 * volume + 4, 1)
-            to = scratch + simd.BYTES * (16 * a + 4 * b)
-            simd.store(to, 0, simd.subtract(d0, d2), 1)
-            simd.store(to + simd.BYTES, 0, simd.add(d1, d2), 1)
-            simd.store(to + 2 * simd.BYTES, 0, simd.subtract(d2, d1), 1)
-            simd.store(to + 3 * simd.BYTES, 0, simd.subtract(d1, d3), 1)
-    for a in range(4):
-        for c_ in range(4):
-            at = scratch + simd.BYTES * (16 * a + c_)
-            d0, d1, d2, d3 = _four(at, 4 * simd.BYTES)
-            simd.store(at, 0, simd.subtract(d0, d2), 1)
-            simd.store(at + 4 * simd.BYTES, 0, simd.add(d1, d2), 1)
-            simd.store(at + 8 * simd.BYTES, 0, simd.subtract(d2, d1), 1)
-            simd.store(at + 12 * simd.BYTES, 0, simd.subtract(d1, d3), 1)
-    for bc in range(16):
-        d0, d1, d2, d3 = _four(scratch + simd.BYTES * bc, 16 * simd.BYTES)
-        if slots[bc] >= 0:
-            simd.store(out + apart * slots[bc], 0, simd.subtract(d0, d2), 1)
-        if slots[16 + bc] >= 0:
-            simd.store(out + apart * slots[16 + bc], 0, simd.add(d1, d2), 1)
-        if slots[32 + bc] >= 0:
-            simd.store(out + apart * slots[32 + bc], 0, simd.subtract(d2, d1), 1)
-        if slots[48 + bc] >= 0:
-            simd.store(out + apart * slots[48 + bc], 0, simd.subtract(d1, d3), 1)
+def _forward(planes, c, t0, t1, across, a, slots, out, apart):
+    """B^T along each axis of tiles ``t0`` to ``t1``, along z row a; position (b, c) goes to its slot's line at ``out``.
+
+    A row of tiles ends where it will: what is computed for tiles behind the end is overwritten by the next row.
+    """
+    if a == 1:
+        _forward_sum(planes, c, t0, t1, across, 1, 2, slots, out, apart)
+    else:
+        z0, z1 = (0, 2) if a == 0 else (2, 1) if a == 2 else (1, 3)
+        _forward_difference(planes, c, t0, t1, across, z0, z1, slots, out, apart)
 
 
 @numba.njit(nogil=True)
-def _backward(source, apart, slots, scratch, row, t, some, across, y):
-    """A^T along each axis; a position that no product made counts as zero. Writes 2x2x2 outputs of ``some`` tiles."""
-    tz, ty = row // across[1], row % across[1]
-    for p in range(64):
-        if slots[p] >= 0:
-            simd.store(scratch + simd.BYTES * p, 0, simd.load_f32(source + apart * slots[p], 1), 1)
-        else:
-            simd.store(scratch + simd.BYTES * p, 0, simd.zeros_f32(1, 1), 1)
-    for bc in range(16):  # the first axis: 4 to 2, in place
-        at = scratch + simd.BYTES * bc
-        m0, m1, m2, m3 = _four(at, 16 * simd.BYTES)
-        simd.store(at, 0, simd.add(simd.add(m0, m1), m2), 1)
-        simd.store(at + 16 * simd.BYTES, 0, simd.subtract(simd.subtract(m1, m2), m3), 1)
-    for i in range(2):
-        if 2 * tz + i >= y.shape[0]:
-            continue
-        for c in range(4):
-            at = scratch + simd.BYTES * (16 * i + c)
-            m0, m1, m2, m3 = _four(at, 4 * simd.BYTES)
-            simd.store(at, 0, simd.add(simd.add(m0, m1), m2), 1)
-            simd.store(at + 4 * simd.BYTES, 0, simd.subtract(simd.subtract(m1, m2), m3), 1)
-        for j in range(2):
-            if 2 * ty + j >= y.shape[1]:
+def _minus(d, e):
+    return simd.subtract(d[0], e[0]), simd.subtract(d[1], e[1]), simd.subtract(d[2], e[2]), simd.subtract(d[3], e[3])
+
+
+@numba.njit(nogil=True)
+def _plus(d, e):
+    return simd.add(d[0], e[0]), simd.add(d[1], e[1]), simd.add(d[2], e[2]), simd.add(d[3], e[3])
+
+
+@numba.njit(nogil=True)
+def _along_x(d, slots, out, apart):
+    if slots[0] >= 0:
+        simd.store(out + apart * slots[0], 0, simd.subtract(d[0], d[2]), 1)
+    if slots[1] >= 0:
+        simd.store(out + apart * slots[1], 0, simd.add(d[1], d[2]), 1)
+    if slots[2] >= 0:
+        simd.store(out + apart * slots[2], 0, simd.subtract(d[2], d[1]), 1)
+    if slots[3] >= 0:
+        simd.store(out + apart * slots[3], 0, simd.subtract(d[1], d[3]), 1)
+
+
+@numba.njit(nogil=True)
+def _backward(source, sums, line, vectors, a, b, kept):
+    """A^T along x of the products at positions (a, b, 0 to 3), added to the sums that rows a and b of A^T lead to.
+
+    A^T has the rows (1, 1, 1, 0) and (0, 1, -1, -1). A position that no product made counts as zero.
+    """
+    for vector in range(vectors):
+        at = source + simd.BYTES * vector
+        m0 = m1 = m2 = m3 = simd.zeros_f32(1, 1)
+        if kept[0] >= 0:
+            m0, at = simd.load_f32(at, 1), at + line
+        if kept[1] >= 0:
+            m1, at = simd.load_f32(at, 1), at + line
+        if kept[2] >= 0:
+            m2, at = simd.load_f32(at, 1), at + line
+        if kept[3] >= 0:
+            m3 = simd.load_f32(at, 1)
+        even, odd = simd.add(simd.add(m0, m1), m2), simd.subtract(simd.subtract(m1, m2), m3)
+        for i in range(2):
+            if (a, i) == (3, 0) or (a, i) == (0, 1):
                 continue
-            m0, m1, m2, m3 = _four(scratch + simd.BYTES * (16 * i + 4 * j), simd.BYTES)
-            even, odd = simd.add(simd.add(m0, m1), m2), simd.subtract(simd.subtract(m1, m2), m3)
-            inside = min(2 * some, y.shape[2] - 2 * t)
-            out = simd.address(y) + 4 * (((2 * tz + i) * y.shape[1] + 2 * ty + j) * y.shape[2] + 2 * t)
-            simd.store_first(out, 0, simd.interleave(even, odd), 1, inside)
+            for j in range(2):
+                if (b, j) == (3, 0) or (b, j) == (0, 1):
+                    continue
+                to = sums + line * (4 * i + 2 * j) + simd.BYTES * vector
+                if (i == 1 and a >= 2) != (j == 1 and b >= 2):
+                    simd.store(to, 0, simd.subtract(simd.load_f32(to, 1), even), 1)
+                    simd.store(to + line, 0, simd.subtract(simd.load_f32(to + line, 1), odd), 1)
+                else:
+                    simd.store(to, 0, simd.add(simd.load_f32(to, 1), even), 1)
+                    simd.store(to + line, 0, simd.add(simd.load_f32(to + line, 1), odd), 1)
 
 
 @numba.njit(nogil=True)
-def _four(start, apart):
-    return (
-        simd.load_f32(start, 1),
-        simd.load_f32(start + apart, 1),
-        simd.load_f32(start + 2 * apart, 1),
-        simd.load_f32(start + 3 * apart, 1),
-    )
+def _write(sums, line, t0, t1, across, y):
+    """The 2x2x2 outputs of tiles ``t0`` to ``t1``, from lines to their places in ``y`` (Do, Ho, Wo)."""
+    depth, height, width = y.shape
+    t = t0
+    while t < t1:
+        row, x = t // across[2], t % across[2]
+        some = min(simd.F32, across[2] - x, t1 - t)
+        inside = min(2 * some, width - 2 * x)
+        for i in range(2):
+            for j in range(2):
+                out_z, out_y = row // across[1] * 2 + i, row % across[1] * 2 + j
+                if out_z < depth and out_y < height:
+                    at = sums + line * (4 * i + 2 * j) + 4 * (t - t0)
+                    both = simd.interleave(simd.load_f32(at, 1), simd.load_f32(at + line, 1))
+                    simd.store_first(simd.address(y) + 4 * ((out_z * height + out_y) * width + 2 * x), 0, both, 1, inside)
+        t += some

@@ -27,6 +27,8 @@ def level(figure, name, cycle, lane):
 def test_a_bit_is_a_wave_with_its_edges_at_the_start_of_cycles():
     figure = waveform(TRACE, ["count", "start"], title="t")
     assert [level(figure, "start", t, 1) for t in range(8)] == (TRACE["start"] == 1).tolist()
+    part = waveform(TRACE, ["start"], title="t", first=1, last=3)
+    assert [level(part, "start", t, 0) for t in range(1, 4)] == [True, False, False]
     assert figure.layout.xaxis.title.text == "clock cycle" and list(figure.layout.xaxis.range) == [0, 8]
     assert list(figure.layout.yaxis.ticktext) == ["count", "start"] and list(figure.layout.yaxis.tickvals) == [0, -1]
 

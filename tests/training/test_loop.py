@@ -443,3 +443,39 @@ def test_it_does_not_learn_what_is_not_there():
     model = ConvNet((7, 11), channels=1, pool=(0,))
     history = fit(model, loader(train, 50, True), loader(test, 500, False), epochs=2, lr=cosine(0.05, 2))
     assert history.accuracy[-1] < 0.2
+
+
+# another optimiser, another loss
+def test_another_optimiser_with_two_learning_rates():
+    """Signs of gradients as steps: every parameter moves by exactly its own rate in the first step."""
+    class Signs(torch.optim.Optimizer):
+        def step(self):
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.data.sub_(group["lr"] * p.grad.sign())
+
+    def two(model):
+        return Signs([{"params": list(model.features.parameters())},
+                      {"params": list(model.classifier.parameters()), "scale": 3.0}], {"lr": 99.0})
+
+    before = small().state_dict()
+    model, history = run(epochs=1, lr=lambda epoch: 0.125 if epoch == 0 else 0.0, optimizer=two)
+    for name, p in model.named_parameters():
+        moved = (p.detach() - before[name]).abs()
+        step = 0.375 if name.startswith("classifier") else 0.125
+        assert moved.max() == pytest.approx(step, rel=1e-5), name
+    assert history.lr == [0.125]
+
+
+def test_another_loss_takes_the_place_of_the_cross_entropy():
+    seen = []
+
+    def loss(outputs, images, labels):
+        assert images.shape[1:] == (1, 7, 5) and outputs.shape == (len(labels), 3)
+        seen.append(len(images))
+        return 7 + 0 * outputs.sum()
+
+    model, history = run(epochs=2, weight_decay=0.0, momentum=0.0, loss=loss)
+    assert history.loss == [7.0, 7.0]
+    assert seen == [11, 11, 11, 11, 9] * 2
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), small().parameters()))  # its gradient is 0

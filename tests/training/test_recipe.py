@@ -1,6 +1,7 @@
 """Augmentation against a slow loop, and recipes on an archive made small: the files they leave, and resuming."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -282,3 +283,21 @@ def test_a_damaged_archive_starts_nothing(archive, tmp_path):
     with pytest.raises(ValueError, match="damaged or cut short"):
         run_recipe(RECIPE, tmp_path / "run", data=archive, workers=0)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_recipe_with_an_optimiser_a_loss_and_an_augmentation_of_its_own(archive, tmp_path):
+    seen = []
+
+    def optimizer(model):
+        seen.append("optimizer")
+        return torch.optim.Adam(model.parameters(), 99.0)
+
+    def loss():
+        seen.append("loss")
+        return lambda outputs, images, labels: (outputs**2).mean() + 0 * images.sum() if images.eq(5).all() else math.nan
+
+    recipe = Recipe("cifar10", build, epochs=1, batch=8, lr=steps(0.01, ()), weight_decay=0, optimizer=optimizer, loss=loss,
+                    augment=lambda images: torch.full_like(images, 5.0))
+    history = run_recipe(recipe, tmp_path / "run", data=archive, workers=0)
+    assert sorted(seen) == ["loss", "optimizer"]
+    assert math.isfinite(history.loss[0])  # so the batches were those of augment

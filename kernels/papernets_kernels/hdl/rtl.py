@@ -14,6 +14,11 @@ _VERILOG = "proc; opt_clean; write_verilog -noattr core.v"
 _RESOURCES = "hierarchy -top top; proc; flatten; rename -hide; synth_ecp5 -top top; tee -q -o core.json stat -json -top top"
 
 
+def missing() -> str:
+    """What Verilog and counts need and this machine lacks, and how to get it; empty where it lacks nothing."""
+    return _tools.missing_yosys()
+
+
 def verilog(core) -> str:
     """The core as a Verilog module ``top``, with the inputs ``clk`` and ``rst`` beside the core's own ports."""
     return _made(core, _VERILOG, "core.v").read_text()
@@ -41,7 +46,7 @@ def resources(core) -> dict[str, int]:
 
 
 def _made(core, script: str, name: str) -> Path:
-    if lacks := _tools.missing_yosys():
+    if lacks := missing():
         raise RuntimeError(f"Verilog and resource counts need {lacks}")
     text = _tools.rtlil(core)
 

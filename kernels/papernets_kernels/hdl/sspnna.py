@@ -273,7 +273,7 @@ class SSpNNA(wiring.Component):
             else:
                 slots = -(-pairs // self.rows)
             build.append(len(tile) + int(pairs.sum()))
-            walk.append(int(slots.sum()) * self.channels + np.count_nonzero(slots) + 1)
+            walk.append(int(slots.sum()) * self.channels + int(np.count_nonzero(slots)) + 1)
         drain = 2 + (self.rows - 1)
         if self.pages == 1:
             return build[0] + walk[0] + drain

@@ -71,7 +71,7 @@ class _Core(wiring.Component):
         ):  # fmt: skip
             _check.whole(name, value, least)
         self.adders, self.kernel_bits, self.windows, self.kernels = adders, kernel_bits, windows, kernels
-        self.outputs, self.groups = outputs, -(-outputs // adders)
+        self.outputs, self.groups, self.accumulator = outputs, -(-outputs // adders), accumulator
         self.words = max(2, -(-kernels // adders))
         self.sums, self.ids = data.ArrayLayout(signed(accumulator), adders), data.ArrayLayout(kernel_bits, adders)
         self.window = data.ArrayLayout(signed(8), 9)
@@ -292,34 +292,45 @@ def windows(x: np.ndarray, stride=1, padding=0) -> np.ndarray:
     return found.transpose(1, 2, 0, 3, 4).reshape(-1, len(x), 9)
 
 
+def prepare(core: _Core, layer: Layer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the memories of ``core`` take for a layer: windows (positions, Ci, 9), ids (Co, Ci), and the codebook's codes."""
+    x = _check.array("x", layer.x, np.int8, "Ci H W")
+    codebook = _check.signs("codebook", layer.codebook, "kernels 3 3")
+    if codebook.shape[1:] != (3, 3):
+        raise ValueError(f"codebook has shape {codebook.shape}; it is (n, 3, 3)")
+    ids = _check.integers("ids", layer.ids, "Co Ci", 0, len(codebook))
+    _check.same("the number of input channels of ids", ids.shape[1], "the number of channels of x", len(x))
+    codes = (codebook.reshape(-1, 9) > 0) @ (1 << np.arange(9))
+    if not 1 <= len(codes) <= 2**core.kernel_bits:
+        raise ValueError(f"the number of kernels in the codebook is {len(codes)}; this core holds 1 to {2**core.kernel_bits}")
+    return windows(x, layer.stride, layer.padding), ids if isinstance(core, SubBit) else codes[ids], codes
+
+
+def words(core: _Core, ids: np.ndarray) -> np.ndarray:
+    """``ids`` (Co, Ci) as the core reads them: for each channel its groups of A outputs, (Ci G, A); 0 behind the last."""
+    outputs, channels = ids.shape
+    found = np.zeros((channels, -(-outputs // core.adders) * core.adders), np.int64)
+    found[:, :outputs] = ids.T
+    return found.reshape(-1, core.adders)
+
+
 def stimulus(core: _Core, layers: list[Layer]) -> Stimulus:
     """For each layer writes its memories, starts, and waits. Samples: for each layer y_valid and y, and then cycles."""
     todo = Stimulus(core)
     for layer in layers:
-        x = _check.array("x", layer.x, np.int8, "Ci H W")
-        codebook = _check.signs("codebook", layer.codebook, "kernels 3 3")
-        if codebook.shape[1:] != (3, 3):
-            raise ValueError(f"codebook has shape {codebook.shape}; it is (n, 3, 3)")
-        ids = _check.integers("ids", layer.ids, "Co Ci", 0, len(codebook))
-        _check.same("the number of input channels of ids", ids.shape[1], "the number of channels of x", len(x))
-        items = windows(x, layer.stride, layer.padding)
-        positions, channels, outputs = len(items), len(x), len(ids)
+        items, ids, codes = prepare(core, layer)
+        positions, channels, outputs = len(items), len(layer.x), len(ids)
         groups = -(-outputs // core.adders)
-        codes = (codebook.reshape(-1, 9) > 0) @ (1 << np.arange(9))
-        shared = isinstance(core, SubBit)
         for name, found, most in (
-            ("the number of kernels in the codebook", len(codes), 2**core.kernel_bits),
             ("the number of items, positions times channels,", positions * channels, core.windows),
             ("the number of outputs", outputs, core.outputs),
             ("the number of ids, in whole words of the adders,", groups * channels * core.adders, core.words * core.adders),
         ):
             if not 1 <= found <= most:
                 raise ValueError(f"{name} is {found}; this core holds 1 to {most}")
-        words = np.zeros((channels, groups * core.adders), np.int64)
-        words[:, :outputs] = ids.T if shared else codes[ids].T
         todo.drive(win_en=1, win_addr=np.arange(positions * channels), win_data=items.reshape(-1, 9))
-        todo.drive(ids_en=1, ids_addr=np.arange(channels * groups), ids_data=words.reshape(-1, core.adders))
-        if shared:
+        todo.drive(ids_en=1, ids_addr=np.arange(channels * groups), ids_data=words(core, ids))
+        if isinstance(core, SubBit):
             todo.drive(cbk_en=1, cbk_addr=np.arange(len(codes)), cbk_data=codes)
         todo.drive(start=1, n_positions=positions, n_channels=channels, n_groups=groups)
         limit = 2 * core.law(positions, channels, outputs)

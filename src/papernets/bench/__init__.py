@@ -1,10 +1,14 @@
-"""Measuring the kernels against the fastest peers: ``papernets bench kernels``, and the page that shows its last run."""
+"""Measuring: the kernels against the fastest peers, the engines that simulate a core, and the pages with the last runs."""
 
 from papernets.bench import text
+from papernets.bench._hdl import bench_hdl, faults, hdl_file, save_hdl
+from papernets.bench._hdl_page import hardware_part
 from papernets.bench._page import kernels_part
 from papernets.bench._run import BenchError, bench_kernels, cleaned, errors, kernels_file, save
 
 #: What can be measured, and in a few words what that is.
-BENCHMARKS = {"kernels": "the CPU kernels against torch, numpy, scipy, faiss and spconv"}
+BENCHMARKS = {"kernels": "the CPU kernels against torch, numpy, scipy, faiss and spconv",
+              "hdl": "the two engines that simulate a core, and what each core takes"}
 
-__all__ = ["BENCHMARKS", "BenchError", "bench_kernels", "cleaned", "errors", "kernels_file", "kernels_part", "save", "text"]
+__all__ = ["BENCHMARKS", "BenchError", "bench_hdl", "bench_kernels", "cleaned", "errors", "faults", "hardware_part", "hdl_file",
+           "kernels_file", "kernels_part", "save", "save_hdl", "text"]

@@ -20,7 +20,7 @@ import yaml
 from PIL import Image
 
 from papernets import paths
-from papernets.bench import kernels_part
+from papernets.bench import hardware_part, kernels_part
 from papernets.data import PHOTOGRAPHS, photographs
 from papernets.files import write_text
 from papernets.press import _pages
@@ -82,7 +82,7 @@ def _lay_out(root: Path, stage: Path, runs: list[Run], found: list[Status]) -> N
     _toc(stage / "book" / "_toc.yml", built)
     parts = {"map": lambda _: _pages.map_html(found, built, pictures), "results": lambda _: _pages.results_html(found, built),
              "family": lambda name: _pages.family_html(found, built, name), "samples": lambda _: _samples(stage),
-             "kernels": kernels_part}
+             "kernels": kernels_part, "hardware": hardware_part}
     for page in (stage / "book").rglob("*.md"):
         text = re.sub(r"<!-- papernets:(\w+)(?: ([\w-]+))? -->", lambda m: parts[m[1]](m[2]),
                       page.read_text(encoding="utf-8"))

@@ -73,19 +73,28 @@ def fit(model: nn.Module, train: DataLoader, test: DataLoader | None, *, epochs:
         augment: Callable[[torch.Tensor], torch.Tensor] | None = None,
         before_epoch: Callable[[nn.Module, int], None] | None = None,
         after_epoch: Callable[[nn.Module, int, History], None] | None = None,
+        optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None,
+        loss: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
         checkpoint: str | Path | None = None, log: str | Path | None = None) -> History:
     """Train ``model`` in place for ``epochs``; ``lr`` is followed batch by batch.
 
     ``before_epoch(model, epoch)`` and ``after_epoch(model, epoch, history)`` are where a method does its own work.
     With ``checkpoint`` the state is saved after every epoch (written beside, then renamed) and a run that finds one goes
     on from there. ``log`` is a file of one JSON line an epoch. A loss that is not finite stops the run.
+
+    ``optimizer(model)`` makes another one than SGD, and ``momentum`` and ``weight_decay`` are then its own affair; a group of
+    its parameters may hold a ``scale``, by which its learning rate is multiplied. ``loss(outputs, images, labels)`` takes the
+    place of the cross-entropy.
     """
     if epochs < 0:
         raise ValueError(f"epochs is {epochs}; the smallest is 0")
     if fabric is None:
         fabric = Fabric(accelerator="cpu", devices=1)
     plain = model
-    optimizer = torch.optim.SGD(plain.parameters(), lr(0.0) or 1e-12, momentum=momentum, weight_decay=weight_decay)
+    if optimizer is None:
+        optimizer = torch.optim.SGD(plain.parameters(), lr(0.0) or 1e-12, momentum=momentum, weight_decay=weight_decay)
+    else:
+        optimizer = optimizer(plain)
     model, optimizer = fabric.setup(plain, optimizer)
     train = fabric.setup_dataloaders(train)
     test = None if test is None else fabric.setup_dataloaders(test)
@@ -110,14 +119,15 @@ def fit(model: nn.Module, train: DataLoader, test: DataLoader | None, *, epochs:
         total = seen = 0
         for index, (images, labels) in enumerate(train):
             for group in optimizer.param_groups:
-                group["lr"] = lr(epoch + index / len(train))
+                group["lr"] = lr(epoch + index / len(train)) * group.get("scale", 1.0)
             if augment is not None:
                 images = augment(images)
             optimizer.zero_grad()
-            loss = F.cross_entropy(model(images), labels)
-            fabric.backward(loss)
+            outputs = model(images)
+            value = F.cross_entropy(outputs, labels) if loss is None else loss(outputs, images, labels)
+            fabric.backward(value)
             optimizer.step()
-            total, seen = total + loss.detach() * len(labels), seen + len(labels)
+            total, seen = total + value.detach() * len(labels), seen + len(labels)
         mean = float(total / seen)
         if not mean < float("inf"):
             raise ValueError(f"the loss of epoch {epoch} is {mean}; a smaller learning rate than {lr(epoch):g} may help")

@@ -22,6 +22,8 @@ class Recipe:
     """A paper's recipe. ``before_epoch(model, epoch, epochs)`` is the method's; ``export`` makes the final network.
 
     ``read(data)`` gives the training and the test set of a recipe whose data are neither CIFAR nor a folder of images.
+    ``optimizer`` and ``loss`` are those of ``fit``; ``loss()`` makes the latter when the run begins. ``augment`` changes a
+    batch of training images, after what the reader of the data does.
     """
 
     data: str
@@ -35,6 +37,9 @@ class Recipe:
     export: Callable[[nn.Module], nn.Module] | None = None
     read: Callable[[Path | None], tuple[Dataset, Dataset]] | None = None
     test_batch: int = 500
+    optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None
+    loss: Callable[[], Callable] | None = None
+    augment: Callable[[torch.Tensor], torch.Tensor] | None = None
 
 
 def crop_and_flip(images: torch.Tensor, pad: int = 4) -> torch.Tensor:
@@ -60,12 +65,12 @@ def run_recipe(recipe: Recipe, folder: str | Path, *, fabric: Fabric | None = No
     out. ``epochs`` shortens the run for a test of the machinery: the schedule stays the paper's.
     """
     folder = Path(folder)
-    augment = None
+    augment = recipe.augment
     if recipe.read is not None:
         first, second = recipe.read(data)
     elif recipe.data.startswith("cifar"):
         first, second = read_cifar(recipe.data, None if data is None else Path(data))
-        augment = crop_and_flip
+        augment = augment or crop_and_flip
     else:
         if data is None:
             raise ValueError(f"{recipe.data} cannot be fetched; give its folder with --data (it holds train and val)")
@@ -75,7 +80,7 @@ def run_recipe(recipe: Recipe, folder: str | Path, *, fabric: Fabric | None = No
     folder.mkdir(parents=True, exist_ok=True)
     total = recipe.epochs if epochs is None else epochs
     seed_everything(seed)
-    model = recipe.build()
+    model, loss = recipe.build(), recipe.loss() if recipe.loss else None
 
     def before(model: nn.Module, epoch: int) -> None:
         if recipe.before_epoch is not None:
@@ -92,5 +97,5 @@ def run_recipe(recipe: Recipe, folder: str | Path, *, fabric: Fabric | None = No
 
     return fit(model, loader(first, recipe.batch, True, workers), loader(second, recipe.test_batch, False, workers),
                epochs=total, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, seed=seed, fabric=fabric,
-               augment=augment, before_epoch=before, after_epoch=after, checkpoint=folder / "last.ckpt",
-               log=folder / "log.jsonl")
+               augment=augment, before_epoch=before, after_epoch=after, optimizer=recipe.optimizer, loss=loss,
+               checkpoint=folder / "last.ckpt", log=folder / "log.jsonl")

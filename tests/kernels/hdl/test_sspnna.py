@@ -163,6 +163,35 @@ def test_the_trace_of_two_neighbours(tmp_path):
 
 
 @ENGINE
+def test_the_ports_to_look_at_tell_who_works_when(engine):
+    core, rng = SSpNNA(4, 2), np.random.default_rng(0)
+    tile = Tile(rng.integers(-128, 128, (2, 2), np.int8), np.array([3 << 13, 3 << 12]), np.array([0, 1, 0, 1]))
+    trace = simulate.simulate(core, sspnna.stimulus(core, weights(rng, core), [[tile]]), engine, trace=True).trace
+    busy = trace["busy"] == 1
+    units = {name: "".join("#" if works else "." for works in seen[busy]) for name, seen in core.units(trace).items()}
+    assert units == {
+        "LOAD":  "#..#................",
+        "PUSH":  ".##.##..............",
+        "PLANE": "......#....#..#..#..",
+        "MAC":   ".......####.##.##...",
+        "DRAIN": "..................##",
+        "row 0": "........####.##.##..",
+    }  # fmt: skip
+    assert not any(seen[~busy].any() for seen in core.units(trace).values())
+
+
+@pytest.mark.parametrize("name", ["rows 3 of 5", "planes"])
+def test_each_row_multiplies_for_each_of_its_pairs(name):
+    core, rng = CORES[name], np.random.default_rng(0)
+    tile = any_scene(rng, core)
+    trace = simulate.simulate(core, sspnna.stimulus(core, weights(rng, core), [[tile]]), trace=True).trace
+    rows = [seen for unit, seen in core.units(trace).items() if unit.startswith("row")]
+    assert len(rows) == max(core.rows, core.planes)
+    assert sum(int(seen.sum()) for seen in rows) == len(tile.indices) * core.channels
+    assert rows[0].sum() >= rows[-1].sum() > 0
+
+
+@ENGINE
 def test_a_sum_is_forwarded_across_a_plane(engine):
     # plane 13 ends on output 0, which plane 12 begins with: its accumulator is read before it is written
     core, rng = SSpNNA(4, 2), np.random.default_rng(0)
