@@ -11,8 +11,17 @@ _LOOK = """() => {
     const svg = figure.querySelector(".main-svg");
     const marks = figure.querySelectorAll(".trace path, .trace .point, .points path, .points .point, .hm image, .js-line");
     const drawn = [...marks].some((mark) => { const box = mark.getBoundingClientRect(); return box.width + box.height > 0; });
-    if (!svg || !drawn) found.push(`figure ${figure.id} is blank`);
-    for (const axis of ["xtitle", "ytitle"])
+    // a scene in three dimensions is a canvas: it has objects, and names at its axes
+    const layout = figure.querySelector(".pn-plot")._fullLayout, scene = layout?.scene;
+    const solid = scene?._scene;
+    const objects = solid?.glplot && !solid.glplot.gl.isContextLost() && solid.glplot.objects.length
+      && Object.values(solid.traces).some((trace) => trace.data.x?.length);
+    if (!svg || !(drawn || objects)) found.push(`figure ${figure.id} is blank`);
+    if (scene && !objects) found.push(`the scene of figure ${figure.id} is blank`);
+    for (const axis of scene ? ["xaxis", "yaxis", "zaxis"] : [])
+      if (!scene[axis].title?.text || /^(Click|x$|y$|z$)/.test(scene[axis].title.text))
+        found.push(`the scene of figure ${figure.id} has no ${axis[0]}title`);
+    for (const axis of layout?._has?.("cartesian") || !scene ? ["xtitle", "ytitle"] : [])
       if (svg && !figure.querySelector(`.${axis}`)) found.push(`figure ${figure.id} has no ${axis}`);
     if (svg && !figure.querySelector(".pn-figure-title")?.textContent) found.push(`figure ${figure.id} has no title`);
     if (!figure.getAttribute("aria-label")) found.push(`figure ${figure.id} has no description`);

@@ -107,6 +107,12 @@ def test_features_are_the_height_and_one():
     np.testing.assert_array_equal(one.features, np.array([[0, 1], [0.5, 1], [1, 1]], np.float32))
 
 
+def test_a_part_of_a_room():
+    one = Room(np.array([[0, 1, 2], [2, 2, 2], [3, 0, 0]], np.int32), np.array([0, 1, 2]), 15)
+    part = one.part(3)
+    assert part.coordinates.tolist() == [[0, 1, 2], [2, 2, 2]] and part.labels.tolist() == [0, 1] and part.grid == 15
+
+
 def test_a_batch_keeps_rooms_apart_and_in_order():
     rooms = [room(seed, 13) for seed in range(3)]
     rows, labels = Rooms(rooms)[[2, 0]]

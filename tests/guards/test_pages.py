@@ -56,6 +56,18 @@ def test_a_figure_that_draws_blank(plant, screen):
     assert "figure pn-one is blank" in found
 
 
+def solid(x, **axes):
+    drawn = go.Figure(go.Scatter3d(x=x, y=x, z=x, mode="markers"), layout=dict(title="Three points", scene=axes))
+    return page_html("pn-one", "Three points", 300, {"figure": plain(drawn)})
+
+
+def test_a_scene_in_three_dimensions(plant, screen):
+    named = {f"{axis}axis": {"title": f"{axis} (m)"} for axis in "xyz"}
+    assert problems(screen, plant(solid([1, 2, 3], **named))) == []
+    assert "the scene of figure pn-one is blank" in problems(screen, plant(solid([], **named)))
+    assert problems(screen, plant(solid([1, 2, 3], **named | {"zaxis": {}}))) == ["the scene of figure pn-one has no ztitle"]
+
+
 def test_a_figure_whose_data_are_broken(plant, screen):
     found = problems(screen, plant(figure(x=[1, 2], y=[3, 4]).replace('{"figure"', '{"figure')))
     assert any("blank" in line for line in found) and any("script error" in line for line in found)

@@ -107,3 +107,17 @@ def test_a_thumbnail_is_drawn_from_the_first_panel():
     assert picture.count("<circle") == 2 and picture.count("<polyline") == 1
     assert 'cx="6.0" cy="84.0" r="4.0"' in picture and 'cx="154.0" cy="6.0"' in picture
     assert thumbnail({"data": [{"type": "heatmap", "z": [[1]]}]}) == ""
+
+
+def test_a_thumbnail_of_a_scene_is_seen_from_the_side_of_the_camera():
+    """Two points one behind the other: the near one is drawn last, and which is near depends on the camera."""
+    trace = {"type": "scatter3d", "mode": "markers", "x": [0, 9, 0], "y": [0, 9, 9], "z": [0, 0, 5],
+             "marker": {"color": [0, 1, 0], "colorscale": [[0, "#111111"], [1, "#222222"]], "cmin": 0, "cmax": 1}}
+    front = thumbnail({"data": [trace], "layout": {"scene": {"camera": {"eye": {"x": 1, "y": 1}}}}})
+    back = thumbnail({"data": [trace], "layout": {"scene": {"camera": {"eye": {"x": -1, "y": -1}}}}})
+    assert front.count("h0") == back.count("h0") == 3
+    assert [part[:7] for part in front.split('stroke="')[1:]] == ["#111111", "#222222"]
+    assert [part[:7] for part in back.split('stroke="')[1:]] == ["#222222", "#111111"]
+    many = {**trace, **{axis: list(range(2000)) for axis in "xyz"}, "marker": {"color": "#333333"}}
+    assert 400 < thumbnail({"data": [many]}).count("h0") <= 600
+    assert thumbnail({"data": [{**trace, "x": [], "y": [], "z": [], "marker": {}}]}) == ""

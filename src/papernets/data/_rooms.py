@@ -35,6 +35,11 @@ class Room:
         height = self.coordinates[:, 0] / (self.grid - 1)
         return np.stack([height, np.ones_like(height)], 1).astype(np.float32)
 
+    def part(self, side: int) -> "Room":
+        """The voxels within the first ``side``^3 cells."""
+        inside = (self.coordinates < side).all(1)
+        return Room(self.coordinates[inside], self.labels[inside], self.grid)
+
 
 def _room(names: np.ndarray) -> Room:
     """From a grid of class numbers, -1 where it is empty."""

@@ -151,8 +151,10 @@ CUBE = sparse_conv3d.rulebook(np.argwhere(np.ones((3, 3, 3))))
 
 
 @pytest.mark.parametrize(("call", "message"), [
-    (lambda: sspnna_host.schedule(SSpNNA(inputs=26), CUBE), "output 13 has 27 inputs; this core holds 26 inputs and 1024 pairs"),
-    (lambda: sspnna_host.schedule(SSpNNA(pairs=26), CUBE), "output 13 has 27 inputs; this core holds 64 inputs and 26 pairs"),
+    (lambda: sspnna_host.schedule(SSpNNA(inputs=26), CUBE),
+     "output 13 has 27 inputs; this core holds 26 inputs and 1024 pairs"),
+    (lambda: sspnna_host.schedule(SSpNNA(pairs=26), CUBE),
+     "output 13 has 27 inputs; this core holds 64 inputs and 26 pairs"),
     (lambda: sspnna_host.schedule(SSpNNA(), sparse_conv3d.rulebook(np.zeros((1, 3), int), 5)),
      "the rulebook has 125 planes (kernel_size 5); the core has 27: kernel_size is at most 3"),
     (lambda: sspnna_host.schedule(SSpNNA(), CUBE, np.zeros(27, int)), "order has 27 entries; it holds each of 0 ... 26 once"),
