@@ -44,6 +44,7 @@ from papernets.papers.lbc import (
     refresh_,
     remove,
     rerank_,
+    rescale_,
     sparsifiable,
     sparsify_,
     start,
@@ -244,6 +245,8 @@ def test_the_code_s_removal_lets_a_support_return():
     assert rerank_(s, 2).tolist() == [[True, False, True, False]]
     torch.testing.assert_close(s, torch.tensor([[0.3, 0.0, 0.4, 0.0]]))
     assert rerank_(s, 2).tolist() == [[True, False, True, False]]  # zeros count among the removed
+    mixed = torch.tensor([[-0.3, 0.0, 0.4, 0.0]])  # a score below zero is not below those that are gone
+    assert rerank_(mixed, 2).tolist() == [[True, False, True, False]]
     s += torch.tensor([[0, 0.5, 0, -0.5]])  # the momentum of the optimiser
     assert rerank_(s, 2).tolist() == [[False, True, True, False]]
 
@@ -652,6 +655,18 @@ def test_a_network_learns_while_it_loses_its_weights():
     history = fit(model, *loaders, epochs=12, lr=cosine(0.05, 12), before_epoch=refresh_, weight_decay=1e-4,
                   after_epoch=lambda model, epoch, history: seen.append(density(model)))
     assert history.accuracy[-1] > 0.9 and seen[0] == 1 and seen[5:] == [0.125] * 7 and seen == sorted(seen, reverse=True)
+
+
+@pytest.mark.parametrize("rule", lbc.RULES)
+def test_every_arm_begins_with_signals_of_one_strength(rule):
+    model, plain = SmallMLP(16, 24), SmallMLP(16, 24)
+    plain.load_state_dict(model.state_dict())
+    sparsify_(model, LBC(1, 8, rule=rule, ignore=HEAD))
+    rescale_(model)
+    for name in ("fc1", "fc2"):
+        layer, W = model.get_submodule(name), plain.get_submodule(name).weight
+        torch.testing.assert_close((layer.weight * layer.mask).norm(), W.norm())
+        assert torch.equal(layer.weight, W) is (rule == "scores")
 
 
 def test_the_comparison_is_fair_and_repeatable():

@@ -27,15 +27,15 @@ def two_halves() -> go.Figure:
     free = W.abs() >= W.abs().flatten().sort(descending=True).values[W.numel() // 2 - 1]
     grouped = lbc.largest(lbc.to_groups(W, 4), 2).view(W.shape)
     counts = [lbc.to_groups(m, 4).sum(1) for m in (free, grouped)]
-    figure = make_subplots(1, 2, horizontal_spacing=0.06, shared_yaxes=True,
-                           subplot_titles=[f"any weights: {int(c.min())} to {int(c.max())} of four" if c.min() != c.max()
-                                           else f"2:4: {int(c.min())} of every four" for c in counts])
+    figure = make_subplots(1, 2, horizontal_spacing=0.06, shared_yaxes=True)
     for column, M in enumerate((free, grouped), 1):
         figure.add_heatmap(z=np.where(M.numpy(), W.abs().numpy(), np.nan), colorscale=SCALE, zmin=0, zmax=2.5, showscale=False,
                            row=1, col=column, hovertemplate="output %{y}, input %{x}<br>|w| = %{z:.2f}<extra></extra>")
         for edge in range(4, 16, 4):
             figure.add_vline(x=edge - 0.5, line=dict(color="rgba(128,128,128,0.7)", width=1), row=1, col=column)
-    figure.update_xaxes(title="input", showgrid=False, dtick=4)
+    for column, c in enumerate(counts, 1):
+        kept = f"any weights, {int(c.min())} to {int(c.max())} of four" if c.min() != c.max() else f"2:4, {int(c.min())} of four"
+        figure.update_xaxes(title=f"input ({kept})", showgrid=False, dtick=4, row=1, col=column)
     figure.update_yaxes(autorange="reversed", showgrid=False, dtick=4)
     figure.update_yaxes(title="output", row=1, col=1)
     figure.update_layout(title="Half of the weights twice: 2:4 puts two into every four")
@@ -104,16 +104,18 @@ def explore_supports(pattern: str = "2:4", epoch: int = 16, noise: float = 2.0, 
                    hovertemplate="place %{x}: %{y:.3f}<extra></extra>")
     figure.update_xaxes(title="place in the group", showgrid=False, dtick=1, range=[-0.5, M - 0.5], row=2, col=1)
     figure.update_yaxes(title="a<sub>j</sub>", nticks=4, row=2, col=1)
-    epochs = list(range(0, len(found["alive"]), 3))
+    last = len(found["alive"]) - 1
+    epochs = [e for e in range(last + 1) if e in (0, last) or lbc.left(e, N, M) != lbc.left(e - 1, N, M)]
     left = [lbc.left(e, N, M) for e in epochs]
     chance = [100 * lbc.expected_density(c, N, M) for c in left]
     for name, values, line in (
             ("supports left", [100 * c / n for c in left], dict(color=BASELINE, width=1.8, dash="dash")),
             ("random survivors", chance, dict(color=ACCENTS[0], width=1.8, dash="dot")),
             ("weights that count", [100 * float(found["density"][e]) for e in epochs], dict(color=OURS, width=3))):
-        figure.add_scatter(x=epochs, y=[round(value, 1) for value in values], name=name, mode="lines", line=line, row=1, col=2)
+        figure.add_scatter(x=epochs, y=[round(value, 1) for value in values], name=name, mode="lines", row=1, col=2,
+                           line=line | dict(shape="hv"))
     figure.add_vline(x=epoch, line=dict(color=ACCENTS[1], width=2), row=1, col=2)
-    figure.update_xaxes(title="epoch", range=[0, epochs[-1]], row=1, col=2)
+    figure.update_xaxes(title="epoch", range=[0, last + 1], row=1, col=2)
     figure.update_yaxes(title="%", range=[0, 105], row=1, col=2)
     figure.update_layout(title=f"{int(alive.sum())} of {n} supports are left, {int(held.sum())} of {M} weights count")
     return figure
@@ -128,8 +130,8 @@ def score_memory() -> go.Figure:
     figure = plots.bars(names, {"scores": scores}, f"At 4:8 the scores are {scores[-1] / weights:.2f} times the weights",
                         "pattern", "million scores", ours="scores")
     figure.add_hline(y=weights, line=dict(color=BASELINE, dash="dash"))
-    figure.add_annotation(x=0, xref="paper", xanchor="left", y=weights, yanchor="bottom", showarrow=False,
-                          text=f"weights of the N:M layers: {weights:.1f} million")
+    figure.add_annotation(x=0, xref="paper", xanchor="left", y=0.97, yref="paper", yanchor="top", showarrow=False,
+                          text=f"dashed: {weights:.1f} million weights")
     return figure
 
 

@@ -677,6 +677,13 @@ class SmallMLP(nn.Module):
         return self.classifier(F.relu(self.fc2(F.relu(self.fc1(x.flatten(1))))))
 
 
+@torch.no_grad()
+def rescale_(model: nn.Module) -> None:
+    """Scale the weight of each N:M layer so that the part that counts has the norm of the whole."""
+    for layer in _layers(model).values():
+        layer.weight *= layer.weight.norm() / (layer.weight * layer.mask).norm()
+
+
 #: The arms of the comparison, by name.
 ARMS = {"lbc": LBC(), "random": LBC(rule="random"), "magnitude": LBC(rule="magnitude"), "ste": LBC(rule="ste")}
 PATTERNS = ((2, 4), (1, 4), (1, 8), (1, 16))
@@ -685,6 +692,9 @@ PATTERNS = ((2, 4), (1, 4), (1, 8), (1, 16))
 def compare(seed: int, *, train: int = 1000, epochs: int = 40, patterns: Sequence[tuple[int, int]] = PATTERNS,
             lr: float = 0.05) -> dict:
     """All arms on the digits for one seed: same first weights, order of the data and epochs; removal over the first half.
+
+    The first weights of each N:M layer are scaled so that those that count have the norm of the dense layer. Without it a
+    sparse arm would begin with weak signals, and LBC, which begins dense, would gain from that alone.
 
     ``dense``: the test accuracy of the dense network (a share). ``arms[N, M][name]``: that of an arm. ``density[N, M]``: the
     share of weights that count in each epoch of LBC. ``packed``: the largest difference between a network and its packed form.
@@ -702,6 +712,7 @@ def compare(seed: int, *, train: int = 1000, epochs: int = 40, patterns: Sequenc
             for name, config in ARMS.items():
                 model, seen = copy.deepcopy(first), []
                 sparsify_(model, replace(config, N=N, M=M, t_f=max(1, epochs // 2), seed=seed, ignore=("classifier",)))
+                rescale_(model)
                 after = (lambda model, epoch, history, seen=seen: seen.append(density(model))) if name == "lbc" else None
                 history = fit(model, *loaders, before_epoch=refresh_, after_epoch=after, **options)
                 found["arms"][N, M][name] = history.accuracy[-1]
@@ -803,4 +814,4 @@ RECIPES: dict[str, Callable[[], Recipe]] = _recipes()
 __all__ = ["ARMS", "LBC", "LIMIT", "NETWORKS", "PATTERNS", "RECIPES", "RULES", "DeiT", "Packed", "PackedConv2d", "PackedLinear",
            "SmallMLP", "SparseConv2d", "SparseLinear", "bits", "code_bits", "compact", "compare", "counts", "dense", "density",
            "expected_density", "facts", "from_groups", "largest", "left", "masked", "network", "number", "race", "refresh_",
-           "remove", "rerank_", "sparsifiable", "sparsify_", "start", "supports", "to_groups", "union", "violations"]
+           "remove", "rerank_", "rescale_", "sparsifiable", "sparsify_", "start", "supports", "to_groups", "union", "violations"]
