@@ -34,7 +34,7 @@ def two_halves() -> go.Figure:
         for edge in range(4, 16, 4):
             figure.add_vline(x=edge - 0.5, line=dict(color="rgba(128,128,128,0.7)", width=1), row=1, col=column)
     for column, c in enumerate(counts, 1):
-        kept = f"any weights, {int(c.min())} to {int(c.max())} of four" if c.min() != c.max() else f"2:4, {int(c.min())} of four"
+        kept = f"any, {int(c.min())} to {int(c.max())} of four" if c.min() != c.max() else f"2:4, {int(c.min())} of four"
         figure.update_xaxes(title=f"input ({kept})", showgrid=False, dtick=4, row=1, col=column)
     figure.update_yaxes(autorange="reversed", showgrid=False, dtick=4)
     figure.update_yaxes(title="output", row=1, col=1)

@@ -814,4 +814,5 @@ RECIPES: dict[str, Callable[[], Recipe]] = _recipes()
 __all__ = ["ARMS", "LBC", "LIMIT", "NETWORKS", "PATTERNS", "RECIPES", "RULES", "DeiT", "Packed", "PackedConv2d", "PackedLinear",
            "SmallMLP", "SparseConv2d", "SparseLinear", "bits", "code_bits", "compact", "compare", "counts", "dense", "density",
            "expected_density", "facts", "from_groups", "largest", "left", "masked", "network", "number", "race", "refresh_",
-           "remove", "rerank_", "rescale_", "sparsifiable", "sparsify_", "start", "supports", "to_groups", "union", "violations"]
+           "remove", "rerank_", "rescale_", "sparsifiable", "sparsify_", "start", "supports", "to_groups", "union",
+           "violations"]
