@@ -183,20 +183,26 @@ def evidence(claims: Sequence[dict]) -> go.Figure:
     """The paired differences of test accuracy."""
     compared = _miniatures(claims)
     shown = sum(row["verdict"] == "shown" for row in compared)
-    rows = [(_pair(row["id"]).replace(" − ", "<br>− "), row["ours"], *row["interval"]) for row in compared]
+    names = [_pair(row["id"]).replace("LBC − magnitudes, ", "− ").replace("LBC − ", "− ") for row in compared]
+    rows = [(name, row["ours"], *row["interval"]) for name, row in zip(names, compared)]
     return plots.intervals(rows, f"{shown} of {len(rows)} differences lie above zero, {compared[0]['seeds']} paired seeds",
-                           "points of test accuracy (95 % interval)", "")
+                           "LBC minus the other, points", "")
 
 
 def evidence_in_words(claims: Sequence[dict]) -> str:
-    """What the paired comparison says, a line a claim."""
-    parts = []
+    """What the paired comparison says, a line a claim and a sentence for all."""
+    parts, better, worse = [], {}, {}
     for row in _miniatures(claims):
         low, high = row["interval"]
         side = "better" if low > 0 else "worse" if high < 0 else "no difference that could be told"
         parts.append(f"- {_pair(row['id'])}: {row['ours']:+.2f} points ({low:+.2f} to {high:+.2f}), {side}: "
                      f"**{row['verdict']}**.")
-    return "\n".join(parts)
+        _, pattern, peer = row["id"].split(".")
+        for found, holds in ((better, row["verdict"] == "shown"), (worse, high < 0)):
+            found.setdefault(peer, []).extend([pattern.replace("_", ":")] if holds else [])
+    said = [f"against {ARM_NAMES[peer]} at {', '.join(better[peer]) or 'no pattern'}"
+            + (f" (and worse at {', '.join(worse[peer])})" if worse[peer] else "") for peer in better]
+    return "\n".join([*parts, "", f"LBC is shown to be better {'; '.join(said)}."])
 
 
 #: The patterns whose time is measured, from the densest to the sparsest.
@@ -240,8 +246,8 @@ def speed_in_words(times: dict[str, list[float]]) -> str:
 
 
 def storage_in_words() -> str:
-    """The table of bits for each pattern."""
-    lines = ["| pattern | dense | values and places | left | code over the supports |", "|---|---|---|---|---|"]
+    """The table of bits for each pattern; the last column has a code over the supports in place of the places."""
+    lines = ["| pattern | dense | values and places | left | code |", "|---|---|---|---|---|"]
     for N, M in ((2, 4), (1, 4), (2, 8), (4, 8)):
         one = lbc.bits(N, M)
         code = 16 * N + lbc.code_bits(N, M)
