@@ -73,8 +73,8 @@ def test_sentences_say_which_side_the_interval_lies():
         "- 2:4: LBC − random, fixed: +1.05 points (+0.10 to +2.00), better: **shown**.",
         "- 1:8: LBC − magnitudes, dense gradients: -1.05 points (-2.00 to -0.10), worse: **not shown**.",
         "- 1:16: LBC − magnitudes: +0.00 points (-1.00 to +1.00), no difference that could be told: **not shown**.", "",
-        "LBC is shown to be better against random, fixed at 2:4; against magnitudes, dense gradients at no pattern (and worse at "
-        "1:8); against magnitudes at no pattern."]
+        "LBC is shown to be better against random, fixed at 2:4; against magnitudes, dense gradients at no pattern (and worse "
+        "at 1:8); against magnitudes at no pattern."]
 
 
 def test_every_miniature_is_recorded():
