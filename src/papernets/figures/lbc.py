@@ -185,7 +185,7 @@ def evidence(claims: Sequence[dict]) -> go.Figure:
     shown = sum(row["verdict"] == "shown" for row in compared)
     names = [_pair(row["id"]).replace(": LBC − magnitudes, ", " − ").replace(": LBC", "") for row in compared]
     rows = [(name, row["ours"], *row["interval"]) for name, row in zip(names, compared)]
-    return plots.intervals(rows, f"{shown} of {len(rows)} differences of LBC lie above zero, {compared[0]['seeds']} paired seeds",
+    return plots.intervals(rows, f"{shown} of {len(rows)} differences lie above zero, {compared[0]['seeds']} paired seeds",
                            "points, 95 % interval", "")
 
 
