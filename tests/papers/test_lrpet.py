@@ -229,6 +229,18 @@ class PreActivation(nn.Module):
         return self.bn1(self.conv1(self.conv0(self.bn0(x))))
 
 
+@pytest.mark.parametrize("affine", [True, False])
+def test_the_scale_is_what_the_batch_norm_multiplies_by(affine):
+    norm = lively(nn.Sequential(nn.BatchNorm2d(5, eps=0.3))) if affine else nn.BatchNorm2d(5, eps=0.3, affine=False).eval()
+    norm = norm[0] if affine else norm
+    norm.running_var.copy_(torch.tensor([0.1, 4, 1, 0.5, 9]))
+    with torch.no_grad():
+        step = norm(torch.ones(1, 5, 1, 1)) - norm(torch.zeros(1, 5, 1, 1))
+    torch.testing.assert_close(scale(norm), step.flatten())
+    with pytest.raises(ValueError, match="without running statistics has no fixed scale; set bn_rectify to False"):
+        scale(nn.BatchNorm2d(5, track_running_stats=False))
+
+
 def test_a_batch_norm_belongs_to_what_it_reads():
     """In the order of the network, the first batch norm would go with the first convolution."""
     model = lively(PreActivation())
