@@ -63,7 +63,7 @@ def test_every_miniature_is_recorded_with_its_own_baseline():
 
 def test_bars_and_curves_are_those_of_the_runs():
     first, second = draw.accuracies([run(0), run(2)]).data
-    assert list(first.y) == pytest.approx([11, 21, 31, 41, 51, 61]) and second.y[0] == pytest.approx(5.5)
+    assert list(first.x) == pytest.approx([11, 21, 31, 41, 51, 61]) and second.x[0] == pytest.approx(5.5)
     figure = draw.curves(run(0), 0.8)
     assert "30 points at worst, 2.0 after the last epoch" in figure.layout.title.text
     assert {part.name: list(part.y) for part in figure.data}["after the projection"] == pytest.approx([20, 88])

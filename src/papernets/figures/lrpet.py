@@ -12,7 +12,7 @@ from papernets.papers import lrpet
 
 #: The arms as the figures call them.
 NAMES = {"truncate": "truncated", "retrain": "truncated,<br>retrained", "factor": "factors<br>trained",
-         "projection": "projected", "energy": "+ energy", "lrpet": "+ batch norm<br>(LRPET)"}
+         "projection": "projected", "energy": "+ energy", "lrpet": "LRPET"}
 #: What each comparison of the card sets against what, by the second part of the claim's identity.
 PAIRS = {"truncate": ("lrpet", "truncate"), "retrain": ("lrpet", "retrain"), "factor": ("lrpet", "factor"),
          "energy": ("energy", "projection"), "rectify": ("lrpet", "energy")}
@@ -23,9 +23,11 @@ WORDS = {"truncate": "LRPET − truncated", "retrain": "LRPET − retrained", "f
 def gradients(runs: Sequence[dict]) -> go.Figure:
     """The norm of a gradient through stacked layers, relative to that through the original ones."""
     mean = {name: np.exp(np.mean([run[name] for run in runs], 0)).tolist() for name in ("with", "without")}
-    return plots.lines({"truncated": mean["without"], "energy given back": mean["with"]},
-                       f"Through {len(mean['with'])} truncated layers a gradient keeps {mean['without'][-1]:.1g} of its norm",
-                       "layers passed", "gradient norm, truncated / full", ours="energy given back", log_y=True)
+    figure = plots.lines({"truncated": mean["without"], "energy given back": mean["with"]},
+                         f"Through {len(mean['with'])} truncated layers a gradient keeps {mean['without'][-1]:.1g} of its norm",
+                         "layers passed", "gradient norm, truncated / full", ours="energy given back", log_y=True)
+    figure.update_yaxes(dtick=1)
+    return figure
 
 
 def example_weight(rows: int = 16, columns: int = 36, seed: int = 3) -> torch.Tensor:
@@ -75,16 +77,17 @@ def accuracies(runs: Sequence[dict]) -> go.Figure:
     shares = list(runs[0]["arms"])
     means = {q: [100 * np.mean([run["arms"][q][name] for run in runs]) for name in lrpet.ARMS] for q in shares}
     full = 100 * np.mean([run["full"] for run in runs])
-    series = {f"{100 * q:.0f} % pruned": means[q] for q in shares}
     lead = dict(zip(lrpet.ARMS, means[shares[0]]))
-    figure = plots.bars([NAMES[name] for name in lrpet.ARMS], series,
-                        f"At {100 * shares[0]:.0f} %, truncation leaves {lead['truncate']:.0f} %, LRPET {lead['lrpet']:.0f} %",
-                        "", "test accuracy (%)", ours=next(iter(series)))
-    figure.add_hline(y=full, line=dict(color=BASELINE, dash="dash"))
-    figure.add_annotation(x=0, xref="paper", xanchor="left", y=full, yanchor="bottom", text=f"full: {full:.1f} %",
-                          showarrow=False)
-    figure.update_yaxes(range=[0, 112])
-    figure.update_xaxes(title="how the low rank was reached", tickangle=0)
+    figure = go.Figure()
+    for q, color in zip(shares, (OURS, BASELINE)):
+        figure.add_bar(x=means[q], y=[NAMES[name] for name in lrpet.ARMS], orientation="h", name=f"{100 * q:.0f} % pruned",
+                       marker=dict(color=color), text=[f"{value:.0f}" for value in means[q]], textposition="outside",
+                       cliponaxis=False)
+    figure.add_vline(x=full, line=dict(color=BASELINE, dash="dash"))
+    figure.update_layout(title=f"At {100 * shares[0]:.0f} %, truncation leaves {lead['truncate']:.0f} %, LRPET "
+                               f"{lead['lrpet']:.0f} %; the full network has {full:.0f} % (dashed)", barmode="group")
+    figure.update_xaxes(title="test accuracy (%)", range=[0, 108])
+    figure.update_yaxes(autorange="reversed", automargin=True)
     return figure
 
 
