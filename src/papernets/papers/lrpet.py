@@ -1,0 +1,599 @@
+"""Compact Model Training by Low-Rank Projection with Energy Transfer.
+
+Kailing Guo, Zhenquan Lin, Canyang Chen, Xiaofen Xing, Fang Liu, Xiangmin Xu; IEEE TNNLS 2024, arXiv 2204.05566.
+Code: https://github.com/BZQLin/LRPET
+
+A layer whose weight matrix has rank r is two small layers. To truncate trained weights to rank r destroys the network, and to
+train the two small layers keeps the optimiser in a small space. LRPET trains the full matrices and projects them at regular
+intervals onto those of rank r; in between they may leave that set. What the projection takes away of the sum of squared
+singular values, the energy, is given back to the values that are kept. Where a batch norm follows, the matrix that inference
+uses is projected: the weight with the batch norm folded in.
+
+Symbols: W (m, d) with m outputs and d = inputs · k²; p = min(m, d); s the singular values, largest first; r the rank that is
+kept, q the pruned share; E the energy; ρ what is left of the values beyond r; a = γ / sqrt(v + ε), the scale of the batch norm.
+
+Differs: a rank is at least 1. The code's int(p − p q) can be 0, and then divides by 0.
+Differs: at r ≥ p the weight stays as it is. The code folds the batch norm in and out again, which the damping does not undo.
+Differs: a batch norm belongs to the convolution whose output it reads, found with an example. The code pairs them by their
+    order, which goes wrong where a convolution has none; such a layer is projected without.
+Differs: a layer that has died gives 0, as it did. The code puts an empty module in its place, which hands its input on.
+Differs: convolutions in groups are left alone. The code has none.
+Differs: a decomposition that fails raises. The code falls back to numpy on a transposed matrix.
+"""
+
+import copy
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+from papernets.data import digits
+from papernets.measure import count, median_seconds
+from papernets.nn import GoogLeNet, ResNetBasic, ResNetCIFAR, ResNetImageNet, chosen
+from papernets.training import Recipe, fit, loader, logits, seed_everything, single_thread, steps
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 1. Functions on tensors
+# ---------------------------------------------------------------------------------------------------------------------
+
+#: Added to a² where a batch norm is folded out again, so that a weight stays finite where a is near 0.
+DAMPING = 1e-5
+#: A matrix whose largest singular value is below this has died, and is not projected.
+DEAD = 1e-4
+#: A layer whose largest singular value is below this is left out of the compact network.
+GONE = 1e-5
+
+
+def rank(p: int, q: float, least: int = 1) -> int:
+    """r: what the pruned share ``q`` leaves of ``p`` singular values, cut down to a whole number and at least ``least``."""
+    if not 0 <= q <= 1:
+        raise ValueError(f"share {q} is outside [0, 1]; the nearest is {0 if q < 0 else 1}")
+    return min(p, max(least, int(p - p * q)))
+
+
+def break_even(m: int, d: int) -> float:
+    """The rank at which two layers of r (m + d) weights cost as much as one of m d."""
+    return m * d / (m + d)
+
+
+def transfer(s: torch.Tensor, r: int, *, energy: bool = True, rho: float = 0.0) -> torch.Tensor:
+    """s' (p,): of the values ``s`` those beyond ``r`` are multiplied by ``rho``, and the others by one factor, so that the
+    energy is what it was. Without ``energy`` the factor is 1.
+    """
+    kept, rest = s[:r], s[r:]
+    scale = torch.sqrt((s.square().sum() - rho**2 * rest.square().sum()) / kept.square().sum()) if energy else 1.0
+    return torch.cat([kept * scale, rest * rho])
+
+
+def _decompose(W: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """U (m, p), s (p,), Vᵀ (p, d)."""
+    if not torch.isfinite(W).all():
+        raise ValueError("the weight holds a value that is not finite; it has no singular values")
+    return torch.linalg.svd(W, full_matrices=False)
+
+
+def _check_projection(W: torch.Tensor, r: int, rho: float) -> None:
+    if W.dim() < 2:
+        raise ValueError(f"the weight has shape {tuple(W.shape)}; it is a matrix, or that of a convolution")
+    if not isinstance(r, int) or isinstance(r, bool) or r < 1:
+        raise ValueError(f"rank {r} is not a whole number of at least 1")
+    if not 0 <= rho <= 1:
+        raise ValueError(f"rho {rho} is outside [0, 1]; the nearest is {0 if rho < 0 else 1}")
+
+
+@torch.no_grad()
+def project(W: torch.Tensor, r: int, a: torch.Tensor | None = None, *, energy: bool = True, rho: float = 0.0) -> torch.Tensor:
+    """W' of the shape of ``W`` (m, …): rank ``r`` as a matrix (m, d), with the energy that it had.
+
+    With ``a`` (m,), the scale of the batch norm behind, diag(a) W is projected, and a folded out again.
+    """
+    _check_projection(W, r, rho)
+    if a is not None and a.shape != (len(W),):
+        raise ValueError(f"a has shape {tuple(a.shape)}; it is one scale for each of {len(W)} outputs")
+    if a is not None and not torch.isfinite(a).all():
+        raise ValueError("the batch norm's scale holds a value that is not finite")
+    flat = W.reshape(len(W), -1)  # (m, d)
+    if r >= min(flat.shape):
+        return W.clone()
+    U, s, Vt = _decompose(flat if a is None else a[:, None] * flat)
+    if s[0] < DEAD:
+        return W.clone()
+    found = (U * transfer(s, r, energy=energy, rho=rho)) @ Vt
+    if a is not None:
+        found = (a / (a.square() + DAMPING))[:, None] * found
+    return found.view_as(W)
+
+
+@torch.no_grad()
+def factorise(W: torch.Tensor, r: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """C (r, d) and N (m, r) with N C the best matrix of rank ``r`` for ``W`` (m, …); both take a square root of s."""
+    _check_projection(W, r, 0.0)
+    U, s, Vt = _decompose(W.reshape(len(W), -1).double())
+    root = s[:r].sqrt()
+    return (root[:, None] * Vt[:r]).to(W.dtype), (U[:, :r] * root).to(W.dtype)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 2. The layer that is left of one that has died
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Silent(nn.Module):
+    """A convolution or linear layer whose weights are all 0: its output is its bias, without a multiplication."""
+
+    def __init__(self, layer: nn.Conv2d | nn.Linear):
+        super().__init__()
+        self.outputs = len(layer.weight)
+        self.window = None if isinstance(layer, nn.Linear) else (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.window is None:
+            y = x.new_zeros(*x.shape[:-1], self.outputs)
+            return y if self.bias is None else y + self.bias
+        sides = [(side + 2 * pad - far * (k - 1) - 1) // step + 1 for side, k, step, pad, far in zip(x.shape[2:], *self.window)]
+        y = x.new_zeros(len(x), self.outputs, *sides)
+        return y if self.bias is None else y + self.bias.view(-1, 1, 1)
+
+    def macs_of(self, x: torch.Tensor, y: torch.Tensor, convention: str) -> int:
+        return 0
+
+    def extra_repr(self) -> str:
+        return f"{self.outputs}"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 3. The verbs
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LRPET:
+    """How the layers of a network are projected; the defaults are those of the released code.
+
+    ``share`` is the pruned share q, one or one per layer name; ``ranks``, if given, are the ranks themselves, in the order of
+    the layers or by name. No rank falls below ``least``. ``energy`` switches the transfer and ``bn_rectify`` the folding of
+    the batch norm; ``rho`` is what is left of the values beyond the rank. With ``linear`` linear layers take part, too.
+    """
+
+    share: float | Mapping[str, float] = 0.8
+    ranks: Sequence[int] | Mapping[str, int] | None = None
+    least: int = 1
+    energy: bool = True
+    bn_rectify: bool = True
+    rho: float = 0.0
+    linear: bool = False
+    ignore: tuple[str, ...] = ()
+    filter_fn: Callable[[str, nn.Module], bool] | None = None
+
+    def __post_init__(self):
+        for share in self.share.values() if isinstance(self.share, Mapping) else [self.share]:
+            rank(1, share)
+        if not isinstance(self.least, int) or self.least < 1:
+            raise ValueError(f"least is {self.least!r}; the smallest rank is 1")
+        if not 0 <= self.rho <= 1:
+            raise ValueError(f"rho {self.rho} is outside [0, 1]; the nearest is {0 if self.rho < 0 else 1}")
+
+
+def ranks(model: nn.Module, config: LRPET = LRPET()) -> dict[str, int]:
+    """The rank of every layer that is projected, by name: convolutions of one group, and linear ones if asked."""
+    def fits(name: str, module: nn.Module) -> bool:
+        return getattr(module, "groups", 1) == 1 and (config.filter_fn is None or config.filter_fn(name, module))
+
+    found = chosen(model, (nn.Conv2d, nn.Linear) if config.linear else nn.Conv2d, ignore=config.ignore, filter_fn=fits)
+    sides = {name: min(len(module.weight), module.weight[0].numel()) for name, module in found.items()}
+    given = config.share if config.ranks is None else config.ranks
+    if isinstance(given, Mapping):
+        for name in given:
+            if name not in found:
+                raise ValueError(f"{name!r} is no layer to project; choose from {', '.join(found)}")
+        sides = {name: p for name, p in sides.items() if name in given}
+    if config.ranks is None:
+        return {name: rank(p, given[name] if isinstance(given, Mapping) else given, config.least) for name, p in sides.items()}
+    if not isinstance(given, Mapping):
+        if len(given) != len(sides):
+            raise ValueError(f"{len(given)} ranks are given, and {len(sides)} layers are projected; give one for each")
+        given = dict(zip(sides, given))
+    for name, r in given.items():
+        if not isinstance(r, int) or isinstance(r, bool) or not 1 <= r <= sides[name]:
+            raise ValueError(f"{name}: rank {r} is outside 1 to {sides[name]}")
+    return {name: given[name] for name in sides}
+
+
+def norms(model: nn.Module, example: torch.Tensor) -> dict[str, str]:
+    """Which batch norm reads the output of which convolution or linear layer, by name; found by running ``example``."""
+    made: dict[int, tuple[str, torch.Tensor]] = {}
+    found: dict[str, str] = {}
+
+    def note(name: str):
+        def hook(module, inputs, output):
+            made[id(output)] = (name, output)  # the tensor is held, so that its id is its own
+        return hook
+
+    def look(name: str):
+        def hook(module, inputs):
+            layer, _ = made.get(id(inputs[0]), (None, None))
+            if layer is not None:
+                found[layer] = name
+        return hook
+
+    handles = []
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            handles.append(module.register_forward_hook(note(name)))
+        elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            handles.append(module.register_forward_pre_hook(look(name)))
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        with torch.no_grad():
+            model(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, mode in modes.items():
+            module.training = mode
+    return found
+
+
+def scale(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> torch.Tensor:
+    """a (m,): by what a batch norm multiplies at inference."""
+    if norm.running_var is None:
+        raise ValueError("a batch norm without running statistics has no fixed scale; set bn_rectify to False")
+    gain = torch.ones_like(norm.running_var) if norm.weight is None else norm.weight.detach()
+    return gain / torch.sqrt(norm.running_var + norm.eps)
+
+
+@torch.no_grad()
+def project_(model: nn.Module, config: LRPET = LRPET(), example: torch.Tensor | None = None) -> None:
+    """Project the weights of ``model`` onto their ranks, in place: after every epoch, and once more at the end.
+
+    With ``bn_rectify`` an ``example`` input tells which batch norm follows which layer. Batch norms and the optimiser's state
+    are left alone, so the next step goes partly back; that is intended.
+
+    >>> project_(model, LRPET(share=0.8), torch.zeros(1, 3, 32, 32))
+    """
+    wanted = ranks(model, config)
+    if config.bn_rectify and example is None:
+        raise ValueError("bn_rectify needs an example input, to find the batch norm behind each layer; or set it to False")
+    pairs = norms(model, example.to(next(model.parameters()).device)) if config.bn_rectify else {}
+    made = {}
+    for name, r in wanted.items():
+        a = scale(model.get_submodule(pairs[name])) if name in pairs else None
+        try:
+            made[name] = project(model.get_submodule(name).weight, r, a, energy=config.energy, rho=config.rho)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    for name, W in made.items():
+        model.get_submodule(name).weight.copy_(W)
+
+
+def _pair(layer: nn.Conv2d | nn.Linear, r: int) -> nn.Sequential:
+    """The two layers that are left of one: d to r with the window, stride and padding, then r to m with the bias."""
+    C, N = factorise(layer.weight, r)
+    how = dict(device=layer.weight.device, dtype=layer.weight.dtype)
+    bias = layer.bias is not None
+    if isinstance(layer, nn.Linear):
+        pair = nn.Sequential(nn.Linear(layer.in_features, r, bias=False, **how), nn.Linear(r, len(N), bias=bias, **how))
+    else:
+        first = nn.Conv2d(layer.in_channels, r, layer.kernel_size, layer.stride, layer.padding, layer.dilation, bias=False,
+                          padding_mode=layer.padding_mode, **how)
+        pair = nn.Sequential(first, nn.Conv2d(r, len(N), 1, bias=bias, **how))
+    with torch.no_grad():
+        pair[0].weight.copy_(C.view_as(pair[0].weight))
+        pair[1].weight.copy_(N.view_as(pair[1].weight))
+        if bias:
+            pair[1].bias.copy_(layer.bias)
+    return pair.train(layer.training)
+
+
+def compact(model: nn.Module, config: LRPET = LRPET(), *, only_cheaper: bool = False, tolerance: float = 1e-4) -> nn.Module:
+    """A new, ordinary network with the same outputs: every projected layer is a pair of layers, a dead one is ``Silent``.
+
+    ``only_cheaper`` leaves a layer whole where a pair has at least as many weights. ``ValueError`` if a layer has not been
+    projected: the singular values beyond its rank hold more than ``tolerance`` of its norm.
+    """
+    wanted = ranks(model, config)
+    made: dict[str, nn.Module] = {}
+    for name, r in wanted.items():
+        layer = model.get_submodule(name)
+        if not name:
+            raise ValueError("the network is itself a layer; put it into an nn.Sequential")
+        flat = layer.weight.detach().reshape(len(layer.weight), -1).double()
+        if not torch.isfinite(flat).all():
+            raise ValueError(f"{name}: the weight holds a value that is not finite")
+        s = torch.linalg.svdvals(flat)
+        if s[0] < GONE and not (isinstance(layer, nn.Conv2d) and isinstance(layer.padding, str)):
+            made[name] = Silent(layer)
+            continue
+        left = float(s[r:].norm() / s.norm())
+        if left > tolerance:
+            raise ValueError(f"{name} keeps {left:.2g} of its norm beyond rank {r}; call project_ with rho 0 first")
+        if not (only_cheaper and r >= break_even(*flat.shape)):
+            made[name] = _pair(layer, r)
+    found = copy.deepcopy(model)
+    for name, module in made.items():
+        found.set_submodule(name, module)
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 4. The paper's networks
+# ---------------------------------------------------------------------------------------------------------------------
+
+#: The searched ranks of ResNet-56-S and ResNet-50-S, in the order of the network (code).
+RANKS_56 = (6, 6, 3, 5, 2, 3, 4, 4, 2, 3, 6, 1, 2, 4, 4, 5, 2, 1, 2, 10, 6, 2, 6, 6, 7, 9, 1, 5, 4, 11, 6, 2, 2, 12, 12, 5, 4,
+            16, 6, 17, 23, 11, 3, 11, 17, 4, 12, 15, 16, 6, 7, 6, 24, 18, 15)
+RANKS_50 = (23, 16, 24, 29, 30, 6, 18, 27, 17, 4, 26, 33, 38, 61, 78, 63, 55, 23, 48, 51, 45, 35, 36, 55, 118, 50, 42, 80, 14,
+            45, 44, 30, 33, 89, 100, 15, 36, 44, 58, 45, 99, 49, 115, 145, 213, 95, 155, 238, 129, 170, 52, 94, 191)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network of the paper, the side of its images, and the configurations that the code names, by name."""
+
+    build: Callable[[], nn.Module]
+    side: int
+    configs: Mapping[str, LRPET]
+
+    @property
+    def example(self) -> torch.Tensor:
+        return torch.zeros(1, 3, self.side, self.side)
+
+
+def _shares(*per_cent: int) -> dict[str, LRPET]:
+    return {f"q{value}": LRPET(share=value / 100) for value in per_cent}
+
+
+NETWORKS = {
+    "resnet56": Network(lambda: ResNetCIFAR(56), 32, _shares(80, 54) | {"s": LRPET(ranks=RANKS_56)}),
+    "resnet110": Network(lambda: ResNetCIFAR(110), 32, _shares(62, 70, 79, 65)),
+    "googlenet": Network(GoogLeNet, 32, _shares(65, 76, 68, 60)),
+    "resnet34": Network(lambda: ResNetBasic(34), 224, _shares(58)),
+    "resnet50": Network(ResNetImageNet, 224, _shares(62, 80) | {"s": LRPET(ranks=RANKS_50)}),
+}
+
+
+def network(name: str) -> Network:
+    """A network of the paper by name. ``ValueError`` lists the names."""
+    if name not in NETWORKS:
+        raise ValueError(f"no network {name!r}; choose from {', '.join(NETWORKS)}")
+    return NETWORKS[name]
+
+
+@functools.cache
+def _dense(name: str) -> tuple[dict[str, int], dict[str, int], nn.Module]:
+    """MACs and parameters of every layer of a network but its batch norms, and the network itself, without weights."""
+    made = network(name)
+    with torch.device("meta"):
+        model = made.build().eval()
+        costs = count(model, torch.empty(made.example.shape))
+    kept = {layer: cost for layer, cost in costs.items() if not isinstance(model.get_submodule(layer), nn.BatchNorm2d)}
+    return {layer: cost.macs for layer, cost in kept.items()}, {layer: cost.parameters for layer, cost in kept.items()}, model
+
+
+def counts(name: str, config: LRPET, dead: Sequence[str] = ()) -> dict[str, float]:
+    """MACs and parameters of a network of the paper, dense and as pairs of layers, and the shares removed in per cent.
+
+    ``dead`` names layers that training left without any weight.
+    """
+    macs, parameters, model = _dense(name)
+    found = {"base.macs": sum(macs.values()), "base.params": sum(parameters.values())}
+    found |= {"macs": found["base.macs"], "params": found["base.params"]}
+    for layer, r in ranks(model, config).items():
+        W = model.get_submodule(layer).weight
+        m, d = len(W), W[0].numel()
+        pair = 0 if layer in dead else r * (m + d)
+        found["macs"] += macs[layer] // (m * d) * (pair - m * d)
+        found["params"] += pair - m * d
+    return found | {"flops": 100 * (1 - found["macs"] / found["base.macs"]),
+                    "params_cut": 100 * (1 - found["params"] / found["base.params"])}
+
+
+def counts_after(name: str, config: LRPET, state: Mapping[str, torch.Tensor]) -> dict[str, float]:
+    """``counts`` of a trained network from the ``state`` that its recipe left: layers that have died are not in it."""
+    _, _, model = _dense(name)
+    return counts(name, config, [layer for layer in ranks(model, config) if f"{layer}.0.weight" not in state])
+
+
+#: MACs and parameters of the small vision transformer as printed, full and compact, in millions.
+PRINTED = {"vit.flops": (174.25, 126.42), "vit.params": (2.69, 1.97)}
+_SHORT = {"resnet56": "r56", "resnet110": "r110", "googlenet": "googlenet", "resnet34": "r34", "resnet50": "r50"}
+
+
+def facts() -> dict[str, float]:
+    """Every exact number of the card, by the identity of its claim."""
+    found = {}
+    for name, made in NETWORKS.items():
+        for which, config in made.configs.items():
+            every, short = counts(name, config), _SHORT[name]
+            found |= {f"{short}.{key}": every[key] for key in ("base.macs", "base.params")}
+            prefix = f"{short}s" if which == "s" else f"{short}.{which}"
+            found |= {f"{prefix}.{key}": every[key] for key in ("macs", "params", "flops", "params_cut")}
+    found |= {f"{key}_cut": 100 * (1 - after / before) for key, (before, after) in PRINTED.items()}
+    return found | {"breakeven": break_even(64, 9 * 64) / 64}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 5. The experiments of the chapter, and the recipes of the paper
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class PlainNet(nn.Module):
+    """``depth`` 3×3 convolutions with batch norm and ReLU, 16 then 32 channels, without shortcuts, for 8×8 digits."""
+
+    def __init__(self, depth: int = 8, classes: int = 10):
+        super().__init__()
+        if depth < 2 or depth % 2:
+            raise ValueError(f"depth is {depth}; it is an even number of at least 2")
+        widths = [1, *[16] * (depth // 2), *[32] * (depth // 2)]
+        layers = []
+        for index, (before, after) in enumerate(pairwise(widths)):
+            conv = nn.Conv2d(before, after, 3, 2 if index == depth // 2 else 1, 1, bias=False)
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+            layers += [conv, nn.BatchNorm2d(after), nn.ReLU()]
+        self.features, self.classifier = nn.Sequential(*layers), nn.Linear(widths[-1], classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.features(x).mean((2, 3)))
+
+
+#: The arms that train with the projection, by name; "lrpet" is the whole method.
+PROJECTED = {"projection": LRPET(energy=False, bn_rectify=False), "energy": LRPET(bn_rectify=False), "lrpet": LRPET()}
+#: All arms of the comparison at one share.
+ARMS = ("truncate", "retrain", "factor", *PROJECTED)
+_EXAMPLE = torch.zeros(1, 1, 8, 8)
+
+
+def _accuracy(model: nn.Module, data) -> float:
+    return float((logits(model, data.images).argmax(1) == data.labels).float().mean())
+
+
+def compare(seed: int, *, train: int = 600, epochs: int = 30, shares: Sequence[float] = (0.8, 0.9), depth: int = 8,
+            lr: float = 0.1) -> dict:
+    """All arms on the digits for one seed: same first weights, same order of the data, same number of epochs.
+
+    ``full``: test accuracy (a share) of the full network. ``arms[q][name]``: that of the network of rank int(p − p q), as
+    pairs of layers. ``curves[q]``: of ``lrpet``, ``before`` and ``after`` the projection of every epoch. ``gap``: the largest
+    difference between the outputs of a projected network and of its pairs.
+
+    The learning rate falls to a tenth after half of a run, and again after three quarters. ``retrain`` is two runs, of half
+    the epochs each. ``factor`` starts from the first weights, projected with their energy.
+    """
+    data = digits(train, seed)
+    batches, test = loader(data[0], 64, True), loader(data[1], 2000, False)
+
+    def learn(model: nn.Module, epochs: int, after=None, test=None, seed: int = seed) -> list[float]:
+        return fit(model, batches, test, epochs=epochs, lr=steps(lr, (epochs / 2, 3 * epochs / 4)), weight_decay=1e-4,
+                   seed=seed, after_epoch=after).accuracy
+
+    with single_thread():
+        seed_everything(seed)
+        first = PlainNet(depth)
+        full, half = copy.deepcopy(first), copy.deepcopy(first)
+        learn(full, epochs)
+        learn(half, epochs // 2)
+        found = {"seed": seed, "full": _accuracy(full, data[1]), "arms": {}, "curves": {}, "gap": 0.0}
+        for q in shares:
+            arms = found["arms"][q] = {}
+            cut = LRPET(share=q, energy=False, bn_rectify=False)
+            for name, start in {"truncate": full, "retrain": half, "factor": first}.items():
+                model = copy.deepcopy(start)
+                project_(model, replace(cut, energy=name == "factor"))
+                model = compact(model, cut)
+                if name != "truncate":
+                    learn(model, epochs if name == "factor" else epochs - epochs // 2, seed=seed + (name == "retrain"))
+                arms[name] = _accuracy(model, data[1])
+            for name, config in PROJECTED.items():
+                config, model, after, watched = replace(config, share=q), copy.deepcopy(first), [], name == "lrpet"
+
+                def project_now(model, epoch, history, config=config, after=after, watched=watched):
+                    project_(model, config, _EXAMPLE)
+                    if watched:
+                        after.append(_accuracy(model, data[1]))
+
+                before = learn(model, epochs, project_now, test if watched else None)
+                pairs = compact(model, config)
+                gap = logits(model, data[1].images) - logits(pairs, data[1].images)
+                found["gap"] = max(found["gap"], float(gap.abs().max()))
+                arms[name] = _accuracy(pairs, data[1])
+                if watched:
+                    found["curves"][q] = {"before": before, "after": after}
+    return found
+
+
+def gradient_logs(seed: int, *, layers: int = 20, size: int = 64, q: float = 0.8) -> dict[str, list[float]]:
+    """The log of the gradient's norm after 1 to ``layers`` random linear layers, projected minus original.
+
+    ``with`` energy transfer and ``without``: W is normal of variance 1 / size, and the gradient at the top is normal.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    stack = [torch.randn(size, size, generator=draw, dtype=torch.float64) / size**0.5 for _ in range(layers)]
+    top = torch.randn(size, generator=draw, dtype=torch.float64)
+
+    def logs(change: Callable[[torch.Tensor], torch.Tensor]) -> list[float]:
+        g, found = top, []
+        for W in stack:
+            g = change(W).T @ g
+            found.append(float(g.norm().log()))
+        return found
+
+    original, r = logs(lambda W: W), rank(size, q)
+    made = {"with": logs(lambda W: project(W, r)), "without": logs(lambda W: project(W, r, energy=False))}
+    return {name: [one - other for one, other in zip(values, original)] for name, values in made.items()}
+
+
+def layer_times(inputs: int, outputs: int, side: int, at: Sequence[int], *, kernel: int = 3, seed: int = 0,
+                at_least: float = 0.05) -> dict[str, list[float]]:
+    """Milliseconds of a convolution on one image and one thread, and of its pair at every rank of ``at``; also their MACs.
+
+    ``dense`` and ``dense.macs`` are single numbers in a list.
+    """
+    seed_everything(seed)
+    with single_thread(), torch.inference_mode():
+        conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False).eval()
+        x, positions = torch.randn(1, inputs, side, side), side * side
+        m, d = outputs, inputs * kernel**2
+        found = {"dense": [1e3 * median_seconds(lambda: conv(x), at_least=at_least)], "dense.macs": [m * d * positions],
+                 "pair": [], "pair.macs": []}
+        for r in at:
+            pair = _pair(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False), r).eval()
+            found["pair"].append(1e3 * median_seconds(functools.partial(pair, x), at_least=at_least))
+            found["pair.macs"].append(r * (m + d) * positions)
+    return found
+
+
+def _recipe(config: LRPET, build: Callable[[], nn.Module], side: int) -> Recipe:
+    """CIFAR: a projection after every epoch, which is before the next one; ImageNet: one after every 250 steps."""
+    example = torch.zeros(1, 3, side, side)
+
+    def export(model: nn.Module) -> nn.Module:
+        model = copy.deepcopy(model).cpu()
+        project_(model, config, example)
+        return compact(model, config)
+
+    if side == 32:
+        def before(model: nn.Module, epoch: int, epochs: int) -> None:
+            if epoch:
+                project_(model, config, example)
+
+        return Recipe(data="cifar10", build=build, epochs=400, batch=128, lr=steps(0.1, (200, 300)), weight_decay=1e-4,
+                      before_epoch=before, export=export, test_batch=100)
+    return Recipe(data="imagenet", build=build, epochs=120, batch=256, lr=steps(0.1, (30, 60, 90)), weight_decay=1e-4,
+                  optimizer=lambda model: projecting(model, config, example, every=250), export=export)
+
+
+def projecting(model: nn.Module, config: LRPET, example: torch.Tensor, every: int, lr: float = 0.1,
+               weight_decay: float = 1e-4) -> torch.optim.SGD:
+    """SGD with momentum 0.9 after whose every ``every``-th step the network is projected."""
+    if every < 1:
+        raise ValueError(f"every is {every}; the smallest number of steps is 1")
+    optimizer, done = torch.optim.SGD(model.parameters(), lr, momentum=0.9, weight_decay=weight_decay), [0]
+
+    def hook(optimizer, args, kwargs) -> None:
+        done[0] += 1
+        if done[0] % every == 0:
+            project_(model, config, example)
+
+    optimizer.register_step_post_hook(hook)
+    return optimizer
+
+
+def _recipes() -> dict[str, Callable[[], Recipe]]:
+    found = {}
+    for name, made in NETWORKS.items():
+        for which, config in made.configs.items():
+            data = "cifar10" if made.side == 32 else "imagenet"
+            found[f"{name}-{which}-{data}"] = functools.partial(_recipe, config, made.build, made.side)
+    return found
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = _recipes()
+
+__all__ = ["ARMS", "DAMPING", "DEAD", "GONE", "LRPET", "NETWORKS", "PRINTED", "PROJECTED", "RANKS_50", "RANKS_56", "RECIPES",
+           "Network", "PlainNet", "Silent", "break_even", "compact", "compare", "counts", "counts_after", "factorise", "facts",
+           "gradient_logs", "layer_times", "network", "norms", "project", "project_", "projecting", "rank", "ranks", "scale",
+           "transfer"]
