@@ -798,7 +798,7 @@ def _patches(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 def race(seed: int = 0, *, channels: int = 32, size: tuple[int, int, int] = (8, 28, 28), rates: Sequence[float] = (0, 0.5),
          repeats: int = 5) -> dict:
     """Milliseconds of one layer on one thread: ``ours`` at each rate, and the ``peers``, which compute the direct sum: torch's
-    convolution as it chooses, the one of oneDNN, and patches with a product. ``peer`` is the fastest. Results are compared first.
+    convolution as it chooses, the one of oneDNN, and patches with a product. ``peer`` is the fastest. Results are compared.
 
     The weights are transformed beforehand; the transforms of inputs and outputs are in the time.
     """
@@ -824,7 +824,8 @@ def race(seed: int = 0, *, channels: int = 32, size: tuple[int, int, int] = (8, 
                 raise AssertionError(f"{name} differs by {gap:.2g} of the largest number; no time is quoted")
         taken = _milliseconds(calls, repeats)
     medians = {name: statistics.median(times) for name, times in taken.items()}
-    return {"channels": channels, "ours": {rho: medians[rho] for rho in rates}, "peers": {name: medians[name] for name in peers},
+    return {"channels": channels, "ours": {rho: medians[rho] for rho in rates},
+            "peers": {name: medians[name] for name in peers},
             "peer": min(medians[name] for name in peers)}
 
 
