@@ -251,6 +251,16 @@ def test_the_columns_with_the_largest_norms_stay(mode, m):
     torch.testing.assert_close(U[3], M[:, kept[3]].view(8, 6))
 
 
+def test_columns_that_are_kept_by_hand_cannot_be_those_removed():
+    one = layer()
+    one.keep(torch.tensor([0, 1, 9]))
+    one.keep(torch.tensor([1, 2, 9]))
+    assert one.columns().tolist() == [1, 9]
+    with pytest.raises(ValueError, match="no column would be left"):
+        one.keep(torch.tensor([0, 2]))
+    assert one.columns().tolist() == [1, 9]
+
+
 def test_equal_scores_leave_the_lower_positions():
     one = layer("vanilla")
     one.M.data.fill_(1)
