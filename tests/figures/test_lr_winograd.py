@@ -1,0 +1,109 @@
+"""The figures of the chapter on low-rank Winograd transformation show what the method computes."""
+
+import numpy as np
+import pytest
+import torch
+
+from papernets.cards import card
+from papernets.figures import lr_winograd as draw
+from papernets.papers import lr_winograd
+
+
+def test_the_price_is_counted():
+    products, numbers = draw.price().data
+    assert list(products.y) == [27, 8, 3.375] and list(numbers.y) == [27, 64, 216]
+
+
+def test_singular_values_end_at_the_wall():
+    for trace in draw.singular_values().data:
+        values = np.asarray(trace.y)
+        assert (values[:27] > 1e-3).all() and (values[27:] < 1e-12).all() and values[0] == 1
+
+
+@pytest.mark.parametrize("m", [2, 4])
+@pytest.mark.parametrize("s", [8, 27, 40])
+@pytest.mark.parametrize("rho", [0, 0.3, 0.9])
+def test_the_explorer_counts_what_it_shows(m, s, rho):
+    cells, bars = (figure := draw.explore_columns(m, s, rho)).data
+    value, t = dict(zip(bars.y, bars.x)), m + 2
+    z = np.stack([cells.z[:, a * (t + 1):a * (t + 1) + t] for a in range(t)])
+    kept = np.isfinite(z)
+    assert int(np.isfinite(cells.z).sum()) == kept.sum() == t**3 - int(rho * t**3 + 1e-9)
+    assert value["products"] == pytest.approx(100 * kept.sum() / (27 * m**3))
+    assert value["weights at run time"] == pytest.approx(100 * kept.sum() / 27)
+    pair = 256 * 256
+    assert value["trained, low rank"] == pytest.approx(100 * s * (pair + t**3) / (27 * pair))
+    M = lr_winograd.expand(draw.example_kernels(), m)
+    P, Q = lr_winograd.factors(M, s)
+    norms = (P @ Q).norm(dim=0).view(t, t, t)
+    shares = (norms / norms.max()).numpy()
+    np.testing.assert_allclose(z[kept], shares[kept], atol=1e-3)
+    assert kept.all() or shares[kept].min() >= shares[~kept].max()
+    error = 100 * float((P @ Q - M).norm() / M.norm())
+    assert f"rank {s} loses {error:.0f} %" in figure.layout.title.text and (error < 1e-6) == (s >= 27)
+
+
+def test_small_volumes_waste_tiles():
+    two, four = draw.tiles_of_c3d().data
+    assert list(two.y[:4]) == [3.375] * 4 and two.y[7] == pytest.approx(2.58, abs=0.005)
+    assert four.y[4] == 6.125 and four.y[7] == pytest.approx(3.06, abs=0.005)
+
+
+def run(seed):
+    def arm(base):
+        return {"dense": base + 0.001 * seed, "kept": {0.25: base - 0.1 + 0.002 * seed, 0.5: base - 0.3},
+                "random": {0.25: base - 0.2, 0.5: base - 0.5}}
+    return {"seed": seed, "arms": {"low rank": arm(0.9), "vanilla": arm(0.8), "spatial": arm(0.85)}}
+
+
+def test_every_miniature_is_recorded_with_its_own_baseline():
+    found = draw.records([run(0), run(10)], ([1.0, 1.1], [2.0, 2.1]))
+    miniatures = {claim.id for claim in card("lr-winograd").claims if claim.kind == "miniature"}
+    assert set(found) == miniatures == {*draw.NAMES, "mini.time"}
+    expected = {"mini.dense": ([90, 91], [80, 81]), "mini.prune25": ([80, 82], [70, 72]), "mini.prune50": ([60, 60], [50, 50]),
+                "mini.importance25": ([80, 82], [70, 70]), "mini.importance50": ([60, 60], [40, 40]),
+                "mini.time": ([1.0, 1.1], [2.0, 2.1])}
+    for name, sides in expected.items():
+        for one, other in zip(found[name], sides, strict=True):
+            assert one == pytest.approx(other), name
+
+
+def test_bars_are_means_over_the_seeds():
+    figure = draw.accuracies([run(0), run(10)])
+    bars = {trace.name: list(trace.y) for trace in figure.data}
+    assert bars["low rank"] == pytest.approx([90.5, 81, 60])
+    assert bars["low rank, random columns"] == pytest.approx([90.5, 70, 40])
+    assert bars["vanilla"] == pytest.approx([80.5, 71, 50]) and bars["spatial kernels"] == pytest.approx([85.5, 76, 55])
+    assert "60 % right with low rank, 50 % with vanilla" in figure.layout.title.text
+
+
+def test_sentences_name_the_pair_and_the_verdict():
+    def row(identity, unit, low, high, verdict):
+        return {"kind": "miniature", "id": identity, "unit": unit, "ours": (low + high) / 2, "interval": [low, high],
+                "seeds": 10, "verdict": verdict}
+    rows = [row("mini.dense", "points", -1, 1, "not shown"), row("mini.prune50", "points", 1, 3, "shown"),
+            row("mini.time", "ms", -2, -1, "shown"), {"kind": "exact", "id": "x", "unit": "points"}]
+    assert draw.evidence_in_words(rows).splitlines() == [
+        "- all columns: low rank − vanilla: +0.0 points (-1.0 to +1.0): **not shown**.",
+        "- 50 % gone: low rank − vanilla: +2.0 points (+1.0 to +3.0): **shown**.",
+        "- Time of a layer with half of the columns, minus that with all: -1.50 ms (-2.00 to -1.00): **shown**."]
+    assert draw.evidence(rows).layout.title.text == "1 of 2 differences lie above zero, 10 paired seeds"
+
+
+def raced(half, channels=64):
+    return {"channels": channels, "ours": {0: 2.0, 0.5: half}, "peers": {"torch conv3d": 8.0, "other": 3.0}, "peer": 3.0}
+
+
+def test_times_are_compared_with_the_fastest_peer():
+    assert "takes 3.0 times as long" in draw.speed(raced(1.0)).layout.title.text
+    assert "as fast or faster" in draw.speed(raced(4.0)).layout.title.text
+    text = draw.speed_in_words(raced(1.0))
+    assert "*other* with 3.00 ms" in text and "1.5 times as long as the Winograd layer with all" in text
+    assert "4.0 times as long as the layer with all" in text
+    assert "3.4 and 6.8 times fewer" in text and "2.0 times as fast" in text
+    half, whole = sorted(draw.widths([raced(1.0, 8), raced(1.5, 16)]).data, key=lambda trace: trace.name, reverse=True)
+    assert list(half.x) == [8, 16] and list(half.y) == [3.0, 2.0] and list(whole.y) == [1.5, 1.5]
+
+
+def test_example_kernels_have_rank_27():
+    assert int(torch.linalg.matrix_rank(lr_winograd.expand(draw.example_kernels()))) == 27
