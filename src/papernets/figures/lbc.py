@@ -91,14 +91,14 @@ def explore_supports(pattern: str = "2:4", epoch: int = 16, noise: float = 2.0, 
     rows = torch.argsort(s.masked_fill(~alive, -math.inf), descending=True, stable=True)
     z = torch.where(A[rows] > 0, alive[rows].float()[:, None], torch.nan).numpy()
     held = lbc.union(alive[None], A)[0]
-    figure = make_subplots(2, 2, specs=[[{}, {"rowspan": 2}], [{}, None]], row_heights=[0.7, 0.3], vertical_spacing=0.06,
+    figure = make_subplots(2, 2, specs=[[{}, {"rowspan": 2}], [{}, None]], row_heights=[0.7, 0.3], vertical_spacing=0.13,
                            column_widths=[0.5, 0.5], horizontal_spacing=0.2)
     figure.add_heatmap(z=z, x=list(range(M)), y=list(range(n)), zmin=0, zmax=1, showscale=False, xgap=3, ygap=1 if n > 8 else 3,
                        colorscale=[[0, "rgba(138,138,138,0.35)"], [1, OURS]], row=1, col=1, hoverinfo="skip")
     every = range(0, n, 3 if n > 8 else 1)
     figure.update_yaxes(title="supports, by score", autorange="reversed", showgrid=False, tickvals=list(every), row=1, col=1,
                         ticktext=[f"{s[rows[i]]:.2f}" if alive[rows[i]] else "–" for i in every])
-    figure.update_xaxes(showgrid=False, showticklabels=False, range=[-0.5, M - 0.5], row=1, col=1)
+    figure.update_xaxes(title="place", showgrid=False, showticklabels=False, range=[-0.5, M - 0.5], row=1, col=1)
     figure.add_bar(x=list(range(M)), y=[round(value, 3) for value in a.tolist()], showlegend=False, row=2, col=1,
                    marker=dict(color=[OURS if h else BASELINE for h in held.tolist()]),
                    hovertemplate="place %{x}: %{y:.3f}<extra></extra>")
@@ -186,7 +186,7 @@ def evidence(claims: Sequence[dict]) -> go.Figure:
     names = [_pair(row["id"]).replace(": LBC − magnitudes, ", " − ").replace(": LBC", "") for row in compared]
     rows = [(name, row["ours"], *row["interval"]) for name, row in zip(names, compared)]
     return plots.intervals(rows, f"{shown} of {len(rows)} differences lie above zero, {compared[0]['seeds']} paired seeds",
-                           "points, 95 % interval", "")
+                           "points, 95 % interval", "pair")
 
 
 def evidence_in_words(claims: Sequence[dict]) -> str:

@@ -37,8 +37,8 @@ def price() -> go.Figure:
     numbers = [27, *(plan.t**3 for plan in plans.values())]
     figure = plots.bars(["direct", "tiles of 2", "tiles of 4"],
                         {"products for an output": products, "numbers in a kernel": numbers},
-                        "Larger tiles: fewer products, more numbers to train", "", "number for a pair of channels",
-                        ours="products for an output")
+                        "Larger tiles: fewer products, more numbers to train", "form of the layer",
+                        "number for a pair of channels", ours="products for an output")
     for trace in figure.data:
         trace.update(text=[f"{value:g}" for value in trace.y], textposition="outside", cliponaxis=False)
     figure.update_yaxes(range=[0, 240])
@@ -150,7 +150,7 @@ def evidence(claims: Sequence[dict]) -> go.Figure:
     shown = sum(row["verdict"] == "shown" for row in compared)
     return plots.intervals([(NAMES[row["id"]], row["ours"], *row["interval"]) for row in compared],
                            f"{shown} of {len(compared)} differences lie above zero, {compared[0]['seeds']} paired seeds",
-                           "points (95 % interval)", "")
+                           "points (95 % interval)", "pair")
 
 
 def evidence_in_words(claims: Sequence[dict]) -> str:

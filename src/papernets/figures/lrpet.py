@@ -87,7 +87,7 @@ def accuracies(runs: Sequence[dict]) -> go.Figure:
     figure.update_layout(title=f"At {100 * shares[0]:.0f} %, truncation leaves {lead['truncate']:.0f} %, LRPET "
                                f"{lead['lrpet']:.0f} %; the full network has {full:.0f} % (dashed)", barmode="group")
     figure.update_xaxes(title="test accuracy (%)", range=[0, 108])
-    figure.update_yaxes(autorange="reversed", automargin=True)
+    figure.update_yaxes(title="arm", autorange="reversed", automargin=True)
     return figure
 
 
@@ -123,7 +123,7 @@ def evidence(claims: Sequence[dict]) -> go.Figure:
     shown = sum(row["verdict"] == "shown" for row in compared)
     return plots.intervals([(_name(row["id"]), row["ours"], *row["interval"]) for row in compared],
                            f"{shown} of {len(compared)} differences lie above zero, {compared[0]['seeds']} paired seeds",
-                           "points (95 % interval)", "")
+                           "points (95 % interval)", "pair")
 
 
 def evidence_in_words(claims: Sequence[dict]) -> str:

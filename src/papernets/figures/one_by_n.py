@@ -91,7 +91,8 @@ def accuracies(runs: Sequence[dict], p: float) -> go.Figure:
                         ours="after fine-tuning")
     figure.add_hline(y=dense, line=dict(color=BASELINE, dash="dash"))
     figure.update_yaxes(range=[0, 108])
-    figure.update_xaxes(tickangle=0, title=None)
+    figure.update_xaxes(tickangle=0)
+    figure.update_layout(legend=dict(y=-0.34))
     figure.add_annotation(x=0, xref="paper", xanchor="left", y=dense, yanchor="bottom", text=f"dense: {dense:.1f} %",
                           showarrow=False)
     return figure
@@ -146,7 +147,7 @@ def evidence(claims: Sequence[dict]) -> go.Figure:
     shown = sum(row["verdict"] == "shown" for row in compared)
     rows = [(_pair(row["id"]), row["ours"], *row["interval"]) for row in compared]
     figure = plots.intervals(rows, f"{shown} of {len(rows)} differences lie above zero, {compared[0]['seeds']} paired seeds",
-                             "points (95 % interval)", "")
+                             "points (95 % interval)", "pair")
     return figure
 
 
