@@ -106,7 +106,7 @@ def test_a_thumbnail_is_drawn_from_the_first_panel():
         {"type": "heatmap", "xaxis": "x2", "z": [[1]]}]})
     assert picture.count("<circle") == 2 and picture.count("<polyline") == 1
     assert 'cx="6.0" cy="84.0" r="4.0"' in picture and 'cx="154.0" cy="6.0"' in picture
-    assert thumbnail({"data": [{"type": "heatmap", "z": [[1]]}]}) == ""
+    assert thumbnail({"data": [{"type": "table"}]}) == ""
 
 
 def test_a_thumbnail_of_a_scene_is_seen_from_the_side_of_the_camera():
@@ -121,3 +121,15 @@ def test_a_thumbnail_of_a_scene_is_seen_from_the_side_of_the_camera():
     many = {**trace, **{axis: list(range(2000)) for axis in "xyz"}, "marker": {"color": "#333333"}}
     assert 400 < thumbnail({"data": [many]}).count("h0") <= 600
     assert thumbnail({"data": [{**trace, "x": [], "y": [], "z": [], "marker": {}}]}) == ""
+
+
+def test_a_heatmap_has_a_picture_of_its_cells():
+    found = thumbnail({"data": [{"type": "heatmap", "z": [[0.0, 1.0, None], [0.5, float("nan"), 2.0]], "zmin": 0, "zmax": 2}]})
+    assert found.count("h-") == 4  # cells with a number
+    assert [part.split('"')[0] for part in found.split('fill-opacity="')[1:]] == ["0.09", "0.32", "0.55", "1.00"]
+    assert "M21.5 6.0" in found and "M99.5 45.0" in found  # the first and the last cell
+
+
+def test_an_empty_heatmap_has_no_picture():
+    assert thumbnail({"data": [{"type": "heatmap", "z": [[None, None]]}]}) == ""
+    assert thumbnail({"data": [{"type": "heatmap"}]}) == ""

@@ -6,11 +6,13 @@ _W, _H, _PAD = 160, 90, 6
 
 
 def thumbnail(figure: dict) -> str:
-    """An inline SVG of a figure's first panel: points and lines, or a scene of points seen from above; empty if it has none."""
+    """An inline SVG of a figure's first panel: points and lines, a table of numbers or a scene; empty if it has none."""
     if figure["data"] and figure["data"][0].get("type") == "scatter3d":
         scene = figure.get("layout", {}).get("scene", {})
         return _solid(figure["data"][0], scene.get("camera", {}).get("eye", {}))
     traces = [trace for trace in figure["data"] if trace.get("xaxis", "x") == "x"]
+    if traces and traces[0].get("type") == "heatmap":
+        return _cells(traces[0])
     points = [(x, y) for trace in traces if trace.get("type", "scatter") in ("scatter", "bar")
               for x, y in zip(trace.get("x") or (), trace.get("y") or ()) if _number(x) and _number(y)]
     if not points:
@@ -48,6 +50,26 @@ def thumbnail(figure: dict) -> str:
                 shapes.append(f'<circle cx="{across}" cy="{down}" r="{max(1.2, min(size / 5, 7)):.1f}" fill="{color}" '
                               'fill-opacity="0.8"/>')
     return _svg(shapes)
+
+
+def _cells(trace: dict, levels: int = 4) -> str:
+    """A table of numbers as squares, the first row on top, the darker the larger; nothing where a number is missing."""
+    rows = [list(row) for row in trace.get("z") or ()]
+    known = [value for row in rows for value in row if _number(value)]
+    if not known:
+        return ""
+    low, high = (trace[key] if _number(trace.get(key)) else extreme(known) for key, extreme in (("zmin", min), ("zmax", max)))
+    columns = max(map(len, rows))
+    side = min((_W - 2 * _PAD) / columns, (_H - 2 * _PAD) / len(rows))
+    left, top = (_W - side * columns) / 2, (_H - side * len(rows)) / 2
+    paths = [""] * (levels + 1)
+    for y, row in enumerate(rows):
+        for x, value in enumerate(row):
+            if _number(value):
+                level = round(levels * min(max((value - low) / ((high - low) or 1), 0), 1))
+                paths[level] += f"M{left + x * side:.1f} {top + y * side:.1f}h{side:.1f}v{side:.1f}h-{side:.1f}z"
+    return _svg([f'<path fill="#0072B2" fill-opacity="{(level + 0.4) / (levels + 0.4):.2f}" d="{path}"/>'
+                 for level, path in enumerate(paths) if path])
 
 
 def _solid(trace: dict, eye: dict, most: int = 600) -> str:
