@@ -11,6 +11,8 @@ def number_text(value) -> str:
         return value
     if value is None:
         return ""
+    if abs(value) < 1e-12:  # what rounding leaves of 0, different on every machine
+        return "0"
     if float(value).is_integer() and abs(value) < 1e15:
         return f"{int(value):,}".replace(",", "\u202f")
     return f"{value:.4g}" if abs(value) < 1e-3 else f"{value:.4f}".rstrip("0").rstrip(".")
