@@ -21,7 +21,6 @@ import copy
 import functools
 import math
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +28,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from papernets_kernels import winograd3d as kernel
-from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.nn import functional as F
 
 from papernets.data import Split, digits
-from papernets.nn import chosen
+from papernets.measure import take_turns
+from papernets.nn import Packed, chosen
 from papernets.training import Recipe, fit, loader, logits, seed_everything, single_thread, steps
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -372,8 +371,10 @@ class WinogradConv3d(nn.Module):
                 f"columns={int(self.kept.sum())} of {len(self.kept)}")
 
 
-class PackedWinograd3d(nn.Module):
+class PackedWinograd3d(Packed):
     """A trained layer as it is stored and run: the columns that are left, multiplied out, for the compiled kernel."""
+
+    sized = ("place", "U")  # one for each column kept
 
     def __init__(self, layer: WinogradConv3d, threads: int = 1):
         super().__init__()
@@ -384,20 +385,9 @@ class PackedWinograd3d(nn.Module):
         self.register_buffer("place", columns.cpu())
         self.register_buffer("U", U.float().cpu())
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().float().cpu().clone())
-        self._packed = None
 
-    @property
-    def packed(self) -> kernel.Winograd:
-        if self._packed is None:
-            self._packed = kernel.Winograd(self.U.numpy(), self.place.numpy())
-        return self._packed
-
-    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
-        for name in ("place", "U"):  # how many columns there are is part of what is loaded
-            if prefix + name in state_dict:
-                setattr(self, name, torch.empty_like(state_dict[prefix + name], device="cpu"))
-        self._packed = None
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+    def _pack(self) -> kernel.Winograd:
+        return kernel.Winograd(self.U.numpy(), self.place.numpy())
 
     @property
     def stored(self) -> tuple[int, int]:
@@ -408,7 +398,7 @@ class PackedWinograd3d(nn.Module):
     @torch.no_grad()
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         volume = np.ascontiguousarray(x.detach().cpu().float().numpy())
-        y = torch.from_numpy(kernel.conv3d(volume, self.packed, self.padding, threads=self.threads)).to(x)
+        y = torch.from_numpy(kernel.conv3d(volume, self.form, self.padding, threads=self.threads)).to(x)
         return y if self.bias is None else y.add_(self.bias.view(-1, 1, 1, 1).to(x))
 
     def macs_of(self, x: torch.Tensor, y: torch.Tensor, convention: str) -> int:
@@ -759,28 +749,12 @@ def tuned_layers(seed: int = 0, *, width: int = 32, train: int = 480, epochs: in
         return whole, compact(model).body[0]
 
 
-def _milliseconds(calls: dict[str, Callable], repeats: int) -> dict[str, list[float]]:
-    """Of each call, in turn: medians of five, after one that is not counted."""
-    taken = {name: [] for name in calls}
-    for turn in range(repeats + 1):
-        for name, call in calls.items():
-            each = []
-            for _ in range(5):
-                begin = time.perf_counter()
-                call()
-                each.append(1e3 * (time.perf_counter() - begin))
-            if turn:
-                taken[name].append(statistics.median(each))
-    return taken
-
-
 def pair_of_times(layers: tuple[PackedWinograd3d, PackedWinograd3d], repeats: int = 15,
                   size: tuple[int, int, int] = (16, 32, 32)) -> tuple[list[float], list[float]]:
     """Milliseconds of the layer with fewer columns and of that with all, turn by turn, on one thread."""
     whole, fewer = layers
     x = torch.randn(1, whole.U.shape[2], *size, generator=torch.Generator().manual_seed(0))
-    with single_thread(), threadpool_limits(1), torch.no_grad():
-        found = _milliseconds({"fewer": lambda: fewer(x), "whole": lambda: whole(x)}, repeats)
+    found = take_turns({"fewer": lambda: fewer(x), "whole": lambda: whole(x)}, repeats=repeats, inner=5)
     return found["fewer"], found["whole"]
 
 
@@ -810,7 +784,7 @@ def race(seed: int = 0, *, channels: int = 32, size: tuple[int, int, int] = (8, 
     if torch.backends.mkldnn.is_available():
         calls["torch conv3d, oneDNN"] = lambda: torch.mkldnn_convolution(x, W, None, (1, 1, 1), (1, 1, 1), (1, 1, 1), 1)
     peers = list(calls)
-    with single_thread(), threadpool_limits(1), torch.no_grad():
+    with single_thread(), torch.no_grad():
         direct = conv(x)
         expected = dict.fromkeys(peers, direct)
         for rho in rates:
@@ -818,11 +792,7 @@ def race(seed: int = 0, *, channels: int = 32, size: tuple[int, int, int] = (8, 
             layer.prune(rho)
             packed, expected[rho] = PackedWinograd3d(layer), direct if rho == 0 else layer(x)
             calls[rho] = lambda packed=packed: packed(x)
-        for name, call in calls.items():
-            gap = float((call() - expected[name]).abs().max() / expected[name].abs().max())
-            if gap > 1e-4:
-                raise AssertionError(f"{name} differs by {gap:.2g} of the largest number; no time is quoted")
-        taken = _milliseconds(calls, repeats)
+    taken = take_turns(calls, expected, repeats=repeats, inner=5)
     medians = {name: statistics.median(times) for name, times in taken.items()}
     return {"channels": channels, "ours": {rho: medians[rho] for rho in rates},
             "peers": {name: medians[name] for name in peers},
