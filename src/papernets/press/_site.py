@@ -20,8 +20,8 @@ import yaml
 from PIL import Image
 
 from papernets import paths
-from papernets.cards import comparisons
 from papernets.bench import hardware_part, kernels_part
+from papernets.cards import comparisons
 from papernets.data import PHOTOGRAPHS, photographs
 from papernets.files import write_text
 from papernets.press import _pages
