@@ -117,14 +117,15 @@ def advice(rows: Sequence[dict], claims: Sequence[dict]) -> str:
         quick = min((slug for slug in METHODS if slug != "dense"), key=lambda slug: found[slug]["ms"])
         shown = [name for name, row in _rows(claims, f"{budget}.accuracy") if row["interval"][0] > 0]
         beaten = ", ".join(shown) if shown else "none"
-        parts.append(f"- **At equal {words}** the most accurate is {METHODS[best].name} with {found[best]['accuracy']:.1f} %, where "
-                     f"the narrow network has {found['narrow']['accuracy']:.1f} % and the dense one {dense['accuracy']:.1f} %. Above "
-                     f"the narrow network beyond doubt: {beaten}. The fastest is {METHODS[quick].name} with "
-                     f"{found[quick]['ms']:.1f} ms; the dense network takes {dense['ms']:.1f} ms.")
+        parts.append(f"- **At equal {words}** the most accurate is {METHODS[best].name} with {found[best]['accuracy']:.1f} %, "
+                     f"where the narrow network has {found['narrow']['accuracy']:.1f} % and the dense one "
+                     f"{dense['accuracy']:.1f} %. Above the narrow network beyond doubt: {beaten}. The fastest is "
+                     f"{METHODS[quick].name} with {found[quick]['ms']:.1f} ms; the dense network takes {dense['ms']:.1f} ms.")
     slow = [METHODS[slug].name for slug in PAPERS if means(rows, slug, "macs")["ms"] > dense["ms"]]
     if slow:
         parts.append(f"- **Fewer multiply-adds, and no time saved:** {', '.join(slug for slug in slow)}.")
     dear = max(PAPERS, key=lambda slug: means(rows, slug, "macs")["seconds"])
     cost = means(rows, dear, "macs")["seconds"] / means(rows, "narrow", "macs")["seconds"]
-    parts.append(f"- **The dearest training** is that of {METHODS[dear].name}: {cost:.1f} times as long as the narrow network's.")
+    parts.append(f"- **The dearest training** is that of {METHODS[dear].name}: {cost:.1f} times as long as that of the narrow "
+                 "network.")
     return "\n".join(parts)

@@ -14,7 +14,7 @@ STATES = ("planned", "method", "chapter", "validated", "stale")
 
 @dataclass(frozen=True)
 class Status:
-    """The card of a paper or of a comparison, its state, its committed claims (empty without evidence) and their count by verdict."""
+    """A card, its state, its committed claims (empty without evidence) and their count by verdict."""
 
     card: Card | Comparison
     state: str
