@@ -263,7 +263,7 @@ def records(runs: list[list[dict]]) -> dict[str, tuple[list[float], list[float]]
         budget = "macs" if METHODS[slug].both else budget
         return [scale * next(row[what] for row in run if (row["method"], row["budget"]) == (slug, budget)) for run in runs]
 
-    found = {f"{claim_of(slug)}.{budget}.accuracy": (values(slug, budget, "accuracy", 100), values("narrow", budget, "accuracy", 100))
+__all__ = ["BUDGETS", "METHODS", "PAPERS", "Method", "Task", "arms", "budgets", "claim_of", "compare", "facts", "inner",
              for slug in PAPERS for budget in BUDGETS}
     return found | {f"{claim_of(slug)}.time": (values(slug, "macs", "ms"), values("dense", "macs", "ms")) for slug in PAPERS}
 
