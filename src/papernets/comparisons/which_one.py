@@ -263,8 +263,11 @@ def records(runs: list[list[dict]]) -> dict[str, tuple[list[float], list[float]]
         budget = "macs" if METHODS[slug].both else budget
         return [scale * next(row[what] for row in run if (row["method"], row["budget"]) == (slug, budget)) for run in runs]
 
-__all__ = ["BUDGETS", "METHODS", "PAPERS", "Method", "Task", "arms", "budgets", "claim_of", "compare", "facts", "inner",
-             for slug in PAPERS for budget in BUDGETS}
+    found = {}
+    for slug in PAPERS:
+        for budget in BUDGETS:
+            ours, narrow = (values(which, budget, "accuracy", 100) for which in (slug, "narrow"))
+            found[f"{claim_of(slug)}.{budget}.accuracy"] = ours, narrow
     return found | {f"{claim_of(slug)}.time": (values(slug, "macs", "ms"), values("dense", "macs", "ms")) for slug in PAPERS}
 
 
