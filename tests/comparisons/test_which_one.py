@@ -12,7 +12,7 @@ from papernets.comparisons import which_one
 from papernets.comparisons.which_one import BUDGETS, METHODS, PAPERS, STEM, Task, arms, budgets, compare, narrow_widths, size
 from papernets.data import photograph_patches
 from papernets.papers import lapp, lbc, lr_winograd, one_by_n
-from papernets.training import seed_everything
+from papernets.training import seed_everything, single_thread
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -21,8 +21,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def made():
     """Every network of the comparison after two short epochs, by method and budget."""
     task = Task(*photograph_patches(60, 40, 0), epochs=2, seed=0)
-    trained, _ = task.trained()
-    return {(slug, budget): METHODS[slug].make(task, budget, copy.deepcopy(trained)).eval() for slug, budget in arms()}
+    with single_thread():
+        trained, _ = task.trained()
+        return {(slug, budget): METHODS[slug].make(task, budget, copy.deepcopy(trained)).eval() for slug, budget in arms()}
 
 
 def test_every_exact_claim():
