@@ -32,13 +32,14 @@ import copy
 import functools
 import json
 import math
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from papernets.data import ImageFolder, digits, read_cifar
 from papernets.files import write_json
@@ -286,8 +287,7 @@ def allocate(fits: Sequence[tuple[float, float] | None], work: Sequence[float], 
         found = []
         for pair, F, cap, flat in zip(fits, work, caps, fixed):
             if flat:
-                # all layers in one water level if every one is flat; else the share of the whole
-                share = level if all(fixed) else removed / sum(work)
+                share = level if all(fixed) else removed / sum(work)  # one level for all, if no layer has a fit
             else:
                 a, b = pair
                 share = (level + (math.log(F) if rule == "lagrange" else 0.0) - math.log(a) - math.log(b)) / b
@@ -345,7 +345,7 @@ class Step:
 
 
 @dataclass
-class Path_:
+class Search:
     """What ``search`` found, and how it came there. ``unit`` is what the last removal was worth, as a share of the work."""
 
     layer: Layer
@@ -355,7 +355,7 @@ class Path_:
 
 @torch.no_grad()
 def search(W: torch.Tensor, G: torch.Tensor, target: float, *, gamma: float = 0.9, units: str = "joint", step: float = 0.01,
-           generator: torch.Generator | None = None, round_to: int = 1) -> Path_:
+           generator: torch.Generator | None = None, round_to: int = 1) -> Search:
     """Remove units of ``W`` (Co, Ci, k, k) until the share ``target`` of its work is gone; the best by the metric first.
 
     In a step the metric of all units is computed and max(1, int(step (Ci + R))) of them go. If the removed channels alone
@@ -377,7 +377,7 @@ def search(W: torch.Tensor, G: torch.Tensor, target: float, *, gamma: float = 0.
     now, alive, R = W0.clone(), torch.ones(Ci, dtype=torch.bool, device=W.device), ranks(Co, Ci, area)
     dense, left, taken = cost(Co, Ci, area), R, []
     goal = target * dense * (1 - 1e-12)  # a share that is exactly met is met
-    found, size, gone = None if target > 0 else Path_(Layer(range(Ci))), max(1, int(step * (Ci + R))), []
+    found, size, gone = None if target > 0 else Search(Layer(range(Ci))), max(1, int(step * (Ci + R))), []
     before = {"now": dense, "channels": dense}
     while found is None:
         scores = score(W, G, now, alive, left, units=units, forward=gamma > 0 and generator is None)
@@ -415,21 +415,19 @@ def search(W: torch.Tensor, G: torch.Tensor, target: float, *, gamma: float = 0.
             indices = alive.nonzero()[:, 0].tolist()
             for form, rank in (("now", None if left == R else left), ("channels", None)):
                 if found is None and dense - after[form] >= goal:
-                    found = Path_(Layer(indices, rank), taken, (before[form] - after[form]) / dense)
+                    found = Search(Layer(indices, rank), taken, (before[form] - after[form]) / dense)
             before = after
         if done == 0:
             raise AssertionError("no unit is left to remove, though the target is reachable")
     return found if round_to == 1 else _rounded(found, W, G, gone, R, round_to)
 
 
-def _rounded(path: Path_, W: torch.Tensor, G: torch.Tensor, gone: list[int], R: int, round_to: int) -> Path_:
+def _rounded(path: Search, W: torch.Tensor, G: torch.Tensor, gone: list[int], R: int, round_to: int) -> Search:
     """The last removed channels come back, or the ones with the smallest loss go too, until a multiple is left."""
     kept, rank = path.layer.kept, path.layer.rank
     wanted = rounded(len(kept), round_to, W.shape[1])
     alone = (G.double() * W.double()).square().sum((0, 2, 3))
     order = [*gone, *sorted(kept, key=lambda c: (float(alone[c]), c))]
-    if len(order) > W.shape[1]:  # pruning was not what counted
-        order = order[-W.shape[1]:]
     path.layer = Layer(sorted(order[len(order) - wanted:]), None if rank is None else rounded(rank, round_to, R))
     return path
 
@@ -551,7 +549,7 @@ def gradients(model: nn.Module, batches: Iterable, names: Sequence[str]) -> dict
             W.requires_grad_(True)
         for images, labels in batches:
             with torch.enable_grad():
-                loss = F.cross_entropy(model(images.to(weights[0].device)), labels.to(weights[0].device))
+                loss = functional.cross_entropy(model(images.to(weights[0].device)), labels.to(weights[0].device))
                 for part, G in zip(total, torch.autograd.grad(loss, weights)):
                     part += G
             number += 1
@@ -609,7 +607,7 @@ def share_out(model: nn.Module, G: Mapping[str, torch.Tensor], example: torch.Te
 
 
 def search_all(model: nn.Module, G: Mapping[str, torch.Tensor], shares: Mapping[str, float],
-               config: CC = CC()) -> dict[str, Path_]:
+               config: CC = CC()) -> dict[str, Search]:
     """Stage two for every layer that gives something, by name."""
     found = {}
     for name, share in shares.items():
@@ -699,7 +697,7 @@ def compress(model: nn.Module, batches: Iterable, config: CC = CC()) -> nn.Modul
 
 @torch.no_grad()
 def reestimate_(model: nn.Module, batches: Iterable) -> None:
-    """Measure the means and variances of all batch norms anew, in one pass over ``batches`` (images, labels); no weight moves."""
+    """Measure the statistics of all batch norms anew, in one pass over ``batches`` (images, labels); no weight moves."""
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
              and module.track_running_stats]
     modes, momenta = {module: module.training for module in model.modules()}, [module.momentum for module in norms]
@@ -723,5 +721,307 @@ def clipped(model: nn.Module, lr: float = 0.1, momentum: float = 0.9, weight_dec
             norm: float = 1.0) -> torch.optim.SGD:
     """SGD before whose every step the gradient of all parameters is cut to length ``norm``, for the fine-tuning."""
     optimizer = torch.optim.SGD(model.parameters(), lr, momentum=momentum, weight_decay=weight_decay)
-    optimizer.register_step_pre_hook(lambda *_: nn.utils.clip_grad_norm_(model.parameters(), norm))
+
+    def clip(optimizer, args, kwargs) -> None:
+        nn.utils.clip_grad_norm_(model.parameters(), norm)
+
+    optimizer.register_step_pre_hook(clip)
     return optimizer
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 5. The paper's networks
+# ---------------------------------------------------------------------------------------------------------------------
+
+#: The networks of the released code: how each is built, and the side of its images.
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "resnet56": (lambda: ResNetCIFAR(56), 32), "densenet40": (DenseNetCIFAR, 32), "googlenet": (GoogLeNet, 32),
+    "vgg16": (VGG, 32), "resnet50": (ResNetImageNet, 224)}
+
+
+@functools.cache
+def counts(name: str) -> dict[str, int]:
+    """MACs and parameters of a dense network of the paper, and of MACs those of convolutions and of the classifier."""
+    if name not in NETWORKS:
+        raise ValueError(f"no network {name!r}; choose from {', '.join(NETWORKS)}")
+    build, side = NETWORKS[name]
+    with torch.device("meta"):
+        model = build().eval()
+        costs = count(model, torch.empty(1, 3, side, side))
+        linear = sum(cost.macs for layer, cost in costs.items() if isinstance(model.get_submodule(layer), nn.Linear))
+        total = sum(cost.macs for cost in costs.values())
+        return {"macs": total, "macs.conv": total - linear, "macs.fc": linear, "params": parameters(model)}
+
+
+#: What the abstract says was removed of ResNet-50: of the multiply-accumulates and of the parameters.
+REMOVED = {"macs": 0.529, "params": 0.484}
+
+#: Three layers whose global problem was solved by the authors' code: a, b and millions of multiply-accumulates.
+THREE = {"a": (0.05381017, 0.01935493, 0.04952079), "b": (2.8821138, 4.0135887, 3.2393183),
+         "F": (117.0505728, 234.1011456, 43.352064)}
+
+
+def cost_difference(sizes: Sequence[tuple[int, int, int]] = ((7, 5, 3), (5, 11, 1), (4, 2, 3))) -> int:
+    """The largest difference between ``cost`` and the count of the rebuilt layer, over all numbers of units removed."""
+    worst = 0
+    for Co, Ci, k in sizes:
+        model, example = nn.Sequential(nn.Conv2d(Ci, Co, k, padding=k // 2, bias=False)), torch.zeros(1, Ci, 4, 5)
+        R = ranks(Co, Ci, k * k)
+        for p in range(Ci):
+            for z in range(R):
+                if z and R - z > ranks(Co, Ci - p, k * k):
+                    continue  # fewer channels have fewer singular values than are left
+                small = compact(model, {"0": Layer(range(p, Ci), R - z if z else None)})
+                for found in (macs(small, example) // 20, parameters(small)):
+                    worst = max(worst, abs(found - cost(Co, Ci, k * k, p, z)))
+    return worst
+
+
+def forward_difference(draws: int = 5) -> float:
+    """The largest relative difference between the closed forward term and removing every unit that is left in turn."""
+    worst = 0.0
+    for seed in range(draws):
+        draw = torch.Generator().manual_seed(seed)
+        W, G = (torch.randn(6, 4, 3, 3, generator=draw, dtype=torch.float64) for _ in range(2))
+        found = score(W, G)
+        for closed, slow in zip((found.channels_forward, found.ranks_forward), slow_forward(W, G)):
+            worst = max(worst, float(((closed - slow) / slow).abs().max()))
+    return worst
+
+
+def slow_forward(W: torch.Tensor, G: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Fwd of every unit as it is defined: the mean loss after each of the other units went as well."""
+    Co, Ci = W.shape[:2]
+
+    def without(K: torch.Tensor, kind: str, index: int) -> torch.Tensor:
+        K = K.clone()
+        if kind == "channel":
+            K[:, index] = 0
+            return K
+        P, Q = directions(K.reshape(Co, -1))
+        return K - (P[:, index:index + 1] * Q[index:index + 1]).view_as(K)
+
+    R, found = ranks(Co, Ci, W[0, 0].numel()), []
+    for kind, number in (("channel", Ci), ("rank", R)):
+        values = []
+        for index in range(number):
+            K = without(W, kind, index)
+            losses = [information_loss(W, G, without(K, "channel", c)) for c in range(Ci) if (kind, index) != ("channel", c)]
+            losses += [information_loss(W, G, without(K, "rank", r)) for r in range(R - (kind == "rank"))]
+            values.append(sum(losses) / len(losses))
+        found.append(torch.tensor(values, dtype=W.dtype))
+    return found[0], found[1]
+
+
+def outside(seed: int = 0, target: float = 0.5) -> tuple[int, list[dict]]:
+    """Layers of a ResNet-14 with its first weights that give less than their share, or more by a unit or more.
+
+    The whole pipeline runs for both kinds of units and for each alone; a row a layer says what it should give and gives.
+    """
+    seed_everything(seed)
+    draw = torch.Generator().manual_seed(seed)
+    model, example = ResNetCIFAR(14, stages=(8, 12, 16)).eval(), torch.zeros(1, 3, 16, 16)
+    batches = [(torch.randn(16, 3, 16, 16, generator=draw), torch.randint(0, 10, (16,), generator=draw)) for _ in range(2)]
+    dense, rows = count(model, example), []
+    for units in UNITS:
+        config = CC(target=target, units=units)
+        G = gradients(model, batches, list(compressible(model, example, config)))
+        shares = share_out(model, G, example, config)
+        paths = search_all(model, G, shares.share, config)
+        left = count(compact(model, {name: path.layer for name, path in paths.items()}), example)
+        for name, path in paths.items():
+            now = sum(cost.macs for layer, cost in left.items() if f"{layer}.".startswith(f"{name}."))
+            rows.append({"units": units, "layer": name, "goal": shares.share[name], "gives": 1 - now / dense[name].macs,
+                         "unit": path.unit, "F": dense[name].macs,
+                         "whole": 1 - sum(cost.macs for cost in left.values()) / sum(cost.macs for cost in dense.values())})
+    wrong = [row for row in rows if not row["goal"] - 1e-9 <= row["gives"] < row["goal"] + row["unit"]]
+    return len(wrong), rows
+
+
+def facts() -> dict[str, float]:
+    """Every exact number of the card, by the identity of its claim."""
+    found: dict[str, float] = {"target.ratio": CC().target, "target.gamma": CC().gamma}
+    for name, short in (("resnet56", "r56"), ("densenet40", "d40"), ("googlenet", "googlenet")):
+        found |= {f"{short}.{key}": counts(name)[key] for key in ("macs", "params")}
+    found |= {f"r50.dense.{key}": value for key, value in counts("resnet50").items()}
+    found |= {f"r50.left.{key}": (1 - share) * counts("resnet50")[key] for key, share in REMOVED.items()}
+    found |= {"breakeven.c64": break_even(64, 64, 9), "breakeven.c256": break_even(64, 256, 1),
+              "breakeven.c512": break_even(512, 512, 9), "cost.difference": cost_difference(),
+              "unit.forward.difference": forward_difference(), "pipeline.outside": outside()[0]}
+    first = score(torch.tensor([[2.0, 0], [0, 1]])[:, :, None, None], torch.tensor([[0.5, 0.1], [0.2, 1]])[:, :, None, None])
+    for key, values in (("backward", (first.channels, first.ranks)), ("metric", first.metric(0.9)),
+                        ("forward", (first.channels_forward, first.ranks_forward))):
+        every = torch.cat(values)
+        found[f"unit.{key}"] = float(max(every, key=lambda value: abs(value - every.mean())))  # all four are alike
+    second = score(torch.tensor([[2.0, 1], [1, 2]])[:, :, None, None], torch.ones(2, 2, 1, 1)).metric(0.9)
+    found |= {"unit.channel": float(second[0].max()), "unit.rank_large": float(second[1][0]),
+              "unit.rank_small": float(second[1][1])}
+    fits, work = list(zip(THREE["a"], THREE["b"])), THREE["F"]
+
+    def total(shares: Sequence[float]) -> float:
+        return sum(a * math.exp(b * c) for (a, b), c in zip(fits, shares))
+
+    half, x = allocate(fits, work, 0.5 * sum(work))
+    found |= {f"root.half.layer{i}": c * F for i, (c, F) in enumerate(zip(half, work), 1)} | {"root.half.x": x}
+    for rule, key in (("equal_marginal", "marginal"), ("lagrange", "lagrange")):
+        shares, _ = allocate(fits, work, 0.3 * sum(work), rule=rule)
+        found |= {f"root.{key}.layer{i}": c for i, c in enumerate(shares, 1)} | {f"root.{key}.loss": total(shares)}
+    return found | {"root.uniform.loss": total(allocate(fits, work, 0.3 * sum(work), rule="uniform")[0])}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 6. The experiments of the chapter, and the recipes of the paper
+# ---------------------------------------------------------------------------------------------------------------------
+
+#: The arms of the comparison: what may be removed.
+ARMS = {"pruning": "channels", "decomposition": "ranks", "joint": "joint"}
+
+
+def small_network() -> nn.Module:
+    """Three 3×3 convolutions of 32, 32 and 48 filters, for 8×8 digits; the second and third are compressed."""
+    return ConvNet((32, 32, 48), channels=1, pool=(1,))
+
+
+def _accuracy(model: nn.Module, data) -> float:
+    return float((logits(model, data.images).argmax(1) == data.labels).float().mean())
+
+
+def trained(seed: int, *, train: int = 1000, epochs: int = 12) -> tuple[nn.Module, tuple, dict[str, torch.Tensor]]:
+    """The small network trained on the digits, the data, and the gradients of its inner convolutions."""
+    data = digits(train, seed)
+    seed_everything(seed)
+    model = small_network()
+    fit(model, loader(data[0], 64, True), None, epochs=epochs, lr=cosine(0.05, epochs), weight_decay=1e-4, seed=seed)
+    model.eval()
+    names = list(compressible(model, data[0].images[:1]))
+    return model, data, gradients(model, loader(data[0], 100, False), names)
+
+
+def compare(seed: int, *, train: int = 1000, epochs: int = 12, tuning: int = 3, cuts: Sequence[float] = (0.5, 0.7)) -> dict:
+    """All arms on the digits for one seed: one trained network, its two inner convolutions cut by the same share.
+
+    ``dense``: test accuracy (a share). ``arms[cut][name]``: ``before`` and ``after`` the fine-tuning, ``macs`` left of the two
+    layers as a share. Batch norms are measured anew before either. ``order``: the loss of the rebuilt second convolution at
+    the first cut as a per cent of that of removing it, by the metric, without its forward term, and in random order.
+    """
+    with single_thread():
+        model, data, G = trained(seed, train=train, epochs=epochs)
+        batches = loader(data[0], 100, False)
+        found = {"seed": seed, "dense": _accuracy(model, data[1]), "arms": {}, "order": {}}
+        example = data[1].images[:1]
+        dense = count(model, example)
+        work = sum(dense[name].macs for name in G)
+        for cut in cuts:
+            arms = found["arms"][cut] = {}
+            for name, units in ARMS.items():
+                paths = search_all(model, G, dict.fromkeys(G, cut), CC(units=units))
+                small = compact(model, {layer: path.layer for layer, path in paths.items()})
+                reestimate_(small, batches)
+                arms[name] = {"before": _accuracy(small, data[1]),
+                              "macs": 1 - (macs(model, example) - macs(small, example)) / work}
+                fit(small, loader(data[0], 64, True), None, epochs=tuning, lr=cosine(0.01, tuning), seed=seed + 1,
+                    optimizer=clipped)
+                arms[name]["after"] = _accuracy(small, data[1])
+        name = next(iter(G))
+        W, gradient = _weight(model.get_submodule(name)), G[name]
+        whole = information_loss(W, gradient, torch.zeros_like(W))
+        for order, how in (("metric", {}), ("one step", {"gamma": 0.0}),
+                           ("random", {"generator": torch.Generator().manual_seed(seed)})):
+            layer = search(W, gradient, cuts[0], **how).layer
+            found["order"][order] = 100 * information_loss(W, gradient, restored(W, layer)) / whole
+        return found
+
+
+def forms(channels: int, share: float, units: str, k: int = 3) -> Layer:
+    """A layer of ``channels`` to as many with about ``share`` of its work left, evenly cut: for time, not for accuracy."""
+    if units == "channels":
+        return Layer(range(round(channels * share)))
+    kept = channels if units == "ranks" else round(channels * (1 + share) / 2)
+    return Layer(range(kept), max(1, round(share * channels**2 * k * k / (kept * k * k + channels))))
+
+
+def layer_times(channels: int = 64, side: int = 28, share: float = 0.5, *, seed: int = 0, repeats: int = 15,
+                inner: int = 9) -> dict[str, dict[str, float]]:
+    """Milliseconds of a 3×3 convolution on one image and one thread, dense and in three forms of about ``share`` of its work.
+
+    ``ms``, ``macs``, and of the pairs those of ``first`` and ``second`` alone: that of 3×3 and that of 1×1.
+    """
+    seed_everything(seed)
+    with single_thread(), torch.inference_mode():
+        model = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, bias=False)).eval()
+        x = torch.randn(1, channels, side, side)
+        built = {"dense": model} | {name: compact(model, {"0": forms(channels, share, units)}).eval()
+                                    for name, units in ARMS.items()}
+        calls, found = {}, {}
+        for name, module in built.items():
+            found[name] = {"macs": macs(module, x)}
+            calls[name, "ms"] = functools.partial(module, x)
+            pair = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+            if len(pair) == 2:
+                seen = module[0][:-1](x)
+                calls[name, "first"], calls[name, "second"] = (functools.partial(module[0][:-1], x),
+                                                               functools.partial(pair[1], seen))
+                found[name] |= {"second.macs": macs(pair[1], seen), "rank": pair[1].in_channels}
+        for (name, what), taken in take_turns(calls, repeats=repeats, inner=inner).items():
+            found[name][what] = statistics.median(taken)
+    return found
+
+
+#: Where a recipe finds the trained dense network and keeps its plan: the folder that ``papernets train`` writes to by itself.
+RUNS = Path("runs") / "cc"
+
+
+def _read(data: str, kept: dict) -> Callable:
+    """The reader of a recipe; it also puts the training images without augmentation into ``kept``."""
+    def read(folder: str | Path | None):
+        if data.startswith("cifar"):
+            first, second = read_cifar(data, None if folder is None else Path(folder))
+            kept["plain"] = first
+            return first, second
+        if folder is None:
+            raise ValueError(f"{data} cannot be fetched; give its folder with --data (it holds train and val)")
+        train, test = Path(folder) / "train", Path(folder) / "val"
+        kept["plain"] = ImageFolder(train, False)
+        return ImageFolder(train, True), ImageFolder(test, False)
+
+    return read
+
+
+def _compressed(name: str, data: str, config: CC, kept: dict) -> nn.Module:
+    """The compact network of a recipe. Its plan is made once, from the trained dense network, and kept beside the log."""
+    path = RUNS / f"{name}-dense-{data}" / "best.pt"
+    if not path.exists():
+        raise ValueError(f"{path} is not there; compression starts from a trained dense network. It is made by: "
+                         f"papernets train cc --config {name}-dense-{data}")
+    model = NETWORKS[name][0]()
+    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    made, written = None, RUNS / f"{name}-{data}" / "plan.json"
+    if written.exists():
+        made = json.loads(written.read_text(encoding="utf-8"))
+    else:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        batches = loader(kept["plain"], 128 if data.startswith("cifar") else 256, False, 4)
+        made = {layer: asdict(left) for layer, left in plan(copy.deepcopy(model).to(device), batches, config).items()}
+        write_json(written, made)
+    return compact(model, made)
+
+
+def _recipe(name: str, data: str, dense: bool) -> Recipe:
+    cifar, kept = data.startswith("cifar"), {}
+    epochs, rate = (300, 0.1) if cifar else (90, 0.1 if dense else 0.01)
+    build = NETWORKS[name][0] if dense else functools.partial(_compressed, name, data, CC(), kept)
+    return Recipe(data=data, build=build, epochs=epochs, batch=128 if cifar else 256, weight_decay=1e-4,
+                  lr=steps(rate, (150, 225) if cifar else (30, 60)), read=_read(data, kept),
+                  augment=functools.partial(crop_and_flip, pad=8) if cifar else None, optimizer=None if dense else clipped)
+
+
+#: Training of the dense networks, and compression with fine-tuning. Schedules of ImageNet are ours; the code states none.
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    f"{name}-{which}{data}": functools.partial(_recipe, name, data, which == "dense-")
+    for name, (_, side) in NETWORKS.items() for data in ["cifar10" if side == 32 else "imagenet"] for which in ("dense-", "")}
+
+__all__ = ["ARMS", "CC", "NETWORKS", "RECIPES", "REMOVED", "RULES", "THREE", "UNITS", "Layer", "Scores", "Search", "Select",
+           "Shares", "Step", "allocate", "break_even", "clipped", "compact", "compare", "compress", "compressible", "cost",
+           "cost_difference", "counts", "curve", "directions", "facts", "fit_curve", "forms", "forward_difference", "gradients",
+           "information_loss", "layer_times", "outside", "plan", "ranks", "reachable", "rebuild", "reestimate_", "restored",
+           "score", "search", "search_all", "share_out", "slow_forward", "small_network", "trained"]
