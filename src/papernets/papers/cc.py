@@ -944,7 +944,8 @@ def layer_times(channels: int = 64, side: int = 28, share: float = 0.5, *, seed:
                 inner: int = 9) -> dict[str, dict[str, float]]:
     """Milliseconds of a 3×3 convolution on one image and one thread, dense and in three forms of about ``share`` of its work.
 
-    ``ms``, ``macs``, and of the pairs those of ``first`` and ``second`` alone: that of 3×3 and that of 1×1.
+    ``ms`` and ``macs``; of the pairs also the time of the ``first`` layer alone, with the selection, of the ``second``, 1×1,
+    and of a plain ``copy`` that reads and writes as many numbers as the second does.
     """
     seed_everything(seed)
     with single_thread(), torch.inference_mode():
@@ -961,6 +962,8 @@ def layer_times(channels: int = 64, side: int = 28, share: float = 0.5, *, seed:
                 seen = module[0][:-1](x)
                 calls[name, "first"], calls[name, "second"] = (functools.partial(module[0][:-1], x),
                                                                functools.partial(pair[1], seen))
+                source = torch.randn((pair[1].in_channels + channels) // 2 * side * side)
+                calls[name, "copy"] = functools.partial(torch.empty_like(source).copy_, source)
                 found[name] |= {"second.macs": macs(pair[1], seen), "rank": pair[1].in_channels}
         for (name, what), taken in take_turns(calls, repeats=repeats, inner=inner).items():
             found[name][what] = statistics.median(taken)
