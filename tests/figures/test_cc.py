@@ -15,7 +15,7 @@ from papernets.papers import cc
 @pytest.mark.parametrize("kernel", ["3×3", "1×1"])
 def test_the_explorer_of_a_layer_counts_what_it_shows(mode, target, kernel):
     figure = draw.explore_layer(mode, target, 0.9, kernel)
-    work, way, *lines = figure.data
+    work, way, *lines = figure.data[:5]
     k = int(kernel[0])
     assert work.z[7][7] == 100 and work.z[7][3] == 50
     assert work.z[4][5] == pytest.approx(100 * 5 * (6 * k * k + 8) / (64 * k * k))
@@ -26,6 +26,8 @@ def test_the_explorer_of_a_layer_counts_what_it_shows(mode, target, kernel):
     assert len(line.x) == len(way.x) and line.x[0] == line.y[0] == 0
     for x, y, c, r in zip(line.x[1:], line.y[1:], way.x[1:], way.y[1:]):
         assert x == pytest.approx(100 - work.z[r - 1][c - 1]) and 0 <= y <= 105
+    shown = [(x, y, text) for cells in figure.data[5:] for x, y, text in zip(cells.x, cells.y, cells.text)]
+    assert len(shown) == 64 and all(text == f"{work.z[y - 1][x - 1]:.0f}" for x, y, text in shown)
     assert lines[0].line.color == draw.OURS and line.line.width == 3
 
 
@@ -58,7 +60,7 @@ def test_the_first_picture_is_the_search():
     assert lines["joint"][1][-1] == pytest.approx(100 * path.steps[-1].loss / whole)
     title = draw.problem({"pruning": ([0, 40, 60], [0, 1, 2]), "decomposition": ([0, -5, 50], [0, 3, 4]),
                           "joint": ([0, 70], [0, 7])}).layout.title.text
-    assert title == "Half of the work gone: pruning loses 2 %,<br>decomposition 4 %, both together 7 %"
+    assert title == "Half of the work gone: pruning loses 2 %, decomposition 4 %, both together 7 %"
 
 
 def test_curves_and_their_fits():
@@ -71,8 +73,8 @@ def test_curves_and_their_fits():
 
 
 def run(seed):
-    arms = {name: {"before": 0.5 + 0.1 * at + 0.001 * seed, "after": 0.9 + 0.01 * at, "macs": 0.5}
-            for at, name in enumerate(cc.ARMS)}
+    arms = {name: {"before": 0.5 + 0.1 * at + 0.001 * seed, "after": 0.9 + 0.01 * at, "macs": 0.5, "estimate": 30 - at,
+                   "distance": 40.0 + at} for at, name in enumerate(cc.ARMS)}
     return {"seed": seed, "dense": 0.99, "arms": {0.5: arms, 0.7: arms},
             "order": {"metric": 10.0 + seed, "one step": 12.0, "random": 20.0}}
 
@@ -101,10 +103,12 @@ def test_sentences_name_the_pair_and_the_verdict():
     rows = [row("mini.prune.cut50", "points", 1, 3, "shown"), row("mini.svd.tuned.cut70", "points", -1, 1, "not shown"),
             row("mini.onestep", "%", -3, -1, "shown"), {"kind": "exact", "id": "x", "unit": "points"}]
     assert draw.evidence_in_words(rows).splitlines() == [
-        "- 50 %: joint − pruning: +2.00 points (+1.00 to +3.00): **shown**.",
-        "- 70 %: joint − decomposition, tuned: +0.00 points (-1.00 to +1.00): **not shown**.",
+        "- Joint minus pruning, 50 %: +2.00 points (+1.00 to +3.00): **shown**.",
+        "- Joint minus decomposition, 70 %, tuned: +0.00 points (-1.00 to +1.00): **not shown**.",
         "- Loss of a layer, looking ahead − not ahead: -2.00 % of the layer's (-3.00 to -1.00): **shown**."]
-    assert draw.evidence(rows).layout.title.text == "1 of 2 differences lie above zero, 16 paired seeds"
+    titles = [draw.evidence(rows, what).layout.title.text for what in ("prune", "svd")]
+    assert titles == ["Joint minus pruning: 1 of 1 differences lie above zero, 0 below",
+                      "Joint minus decomposition: 0 of 1 differences lie above zero, 0 below"]
 
 
 def test_what_layers_give():
@@ -113,7 +117,7 @@ def test_what_layers_give():
     goal, gives = draw.overshoot(rows).data
     assert list(goal.x) == pytest.approx([40, 40]) and list(gives.x) == pytest.approx([40, 45])
     assert list(gives.y) == ["0, conv 0", "0, conv 1"]
-    assert draw.overshoot(rows).layout.title.text.startswith("Every layer gives up to 5 points more than its share:<br>52.0 %")
+    assert draw.overshoot(rows).layout.title.text.startswith("Every layer gives up to 5 points more than its share: 52.0 %")
 
 
 def test_times():
@@ -126,4 +130,11 @@ def test_times():
     assert "joint takes 60 % of the time" in draw.speed({"layer": found}).layout.title.text
     words = draw.speed_in_words({"layer": found})
     assert "It does 1 billion multiply-adds a second, the 3×3 layer to rank 7 1, and the 1×1 layer 0." in words
-    assert "takes 10 % of its time" in words
+    assert "takes 10 % of its time" in words and "memory does not limit it" in words
+    found["joint"]["copy"] = 0.27
+    assert "at most 90 %" in draw.speed_in_words({"layer": found}) and "memory limits" in draw.speed_in_words({"layer": found})
+
+
+def test_estimates_and_distances():
+    line = draw.estimates_in_words([run(0), run(1)]).splitlines()[0]
+    assert "is 28.0 % of the layer's for both together and 29.0 % for decomposition" in line and "is 42.0 % and 41.0 %" in line

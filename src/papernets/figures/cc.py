@@ -59,7 +59,7 @@ def problem(lines: Mapping[str, tuple[list[float], list[float]]]) -> go.Figure:
         figure.add_scatter(x=removed, y=loss, name=name, mode="lines+markers", marker=dict(size=5),
                            line=dict(color=COLORS[name], width=3 if name == "joint" else 1.8))
     figure.add_vline(x=0, line=dict(color=BASELINE, dash="dot"))
-    figure.update_layout(title=f"Half of the work gone: pruning loses {half['pruning']:.0f} %,<br>decomposition "
+    figure.update_layout(title=f"Half of the work gone: pruning loses {half['pruning']:.0f} %, decomposition "
                                f"{half['decomposition']:.0f} %, both together {half['joint']:.0f} %")
     figure.update_xaxes(title="work removed (% of the layer)")
     figure.update_yaxes(title="loss (% of removing the layer)", rangemode="tozero")
@@ -77,8 +77,7 @@ def explore_layer(mode: str = "both", target: float = 0.5, gamma: float = 0.9, k
     work = [[100 * cc.cost(8, 8, k * k, 8 - c, 8 - r) / W.numel() for c in places] for r in places]
     figure = make_subplots(1, 2, column_widths=[0.46, 0.54], horizontal_spacing=0.2)
     figure.add_heatmap(x=places, y=places, z=work, colorscale=SCALE, zmin=0, zmax=200 if k == 1 else 100, showscale=False,
-                       row=1, col=1, text=[[f"{value:.0f}" for value in line] for line in work], texttemplate="%{text}",
-                       textfont=dict(size=9), hovertemplate="%{x} channels, rank %{y}<br>%{z:.0f} % of the work<extra></extra>")
+                       row=1, col=1, hovertemplate="%{x} channels, rank %{y}<br>%{z:.0f} % of the work<extra></extra>")
     figure.add_scatter(x=[8, *(step.channels for step in path.steps)], y=[8, *(step.ranks for step in path.steps)],
                        mode="lines+markers", line=dict(color=OURS, width=3), marker=dict(size=7), showlegend=False,
                        hoverinfo="skip", row=1, col=1)
@@ -87,18 +86,24 @@ def explore_layer(mode: str = "both", target: float = 0.5, gamma: float = 0.9, k
         figure.add_scatter(x=removed, y=loss, name=name, mode="lines+markers", marker=dict(size=6 if name == mode else 4),
                            line=dict(color=color, width=3 if name == mode else 1.5), opacity=1 if name == mode else 0.6,
                            row=1, col=2)
+    for dark in (False, True):  # white numbers on dark fields, the page's own colour on light ones
+        cells = [(c, r, value) for r, line in zip(places, work) for c, value in zip(places, line)
+                 if (value > (90 if k == 1 else 45)) == dark]
+        figure.add_scatter(x=[c for c, _, _ in cells], y=[r for _, r, _ in cells], mode="text", showlegend=False,
+                           text=[f"{value:.0f}" for _, _, value in cells], hoverinfo="skip", row=1, col=1,
+                           textfont=dict(size=9, color="white") if dark else dict(size=9))
     figure.add_vline(x=100 * target, line=dict(color=BASELINE, dash="dash"), row=1, col=2)
     figure.update_xaxes(title="channels left", dtick=1, showgrid=False, row=1, col=1)
     figure.update_yaxes(title="rank left (8: one layer)", dtick=1, showgrid=False, row=1, col=1)
     figure.update_xaxes(title="work removed (%)", range=[-110 if k == 1 else -15, 100], row=1, col=2)
-    figure.update_yaxes(title="loss (% of the layer)", range=[-4, 105], row=1, col=2)
+    figure.update_yaxes(title="loss (% of the layer)", rangemode="tozero", row=1, col=2)
     layer, new = path.layer, cc.rebuild(W, path.layer)
     cut = 100 * (1 - sum(part.numel() for part in new) / W.numel())
     lost = 100 * cc.information_loss(W, G, cc.restored(W, layer)) / cc.information_loss(W, G, torch.zeros_like(W))
     form = "one layer" if layer.rank is None else f"rank {layer.rank}"
     short = "" if goal[mode] >= target else " (no more can be had)"
     channels = f"{len(layer.kept)} channel{'s' if len(layer.kept) > 1 else ''}"
-    figure.update_layout(title=f"{channels}, {form}: {cut:.0f} % of the work gone{short},<br>loss {lost:.0f} %")
+    figure.update_layout(title=f"{channels}, {form}: {cut:.0f} % of the work gone{short}, loss {lost:.0f} %")
     return figure
 
 
@@ -118,7 +123,7 @@ def curves(shares: cc.Shares) -> go.Figure:
             figure.add_scatter(x=100 * grid, y=fit[0] * np.exp(fit[1] * grid), mode="lines", name=f"layer {at}, fit",
                                line=dict(color=color, width=2))
             said.append(f"b = {fit[1]:.1f} in layer {at}")
-    figure.update_layout(title=f"The loss grows like an exponential: {', '.join(said)}")
+    figure.update_layout(title=f"The slopes of the fits are {', '.join(said)}" if said else "No layer can be fitted")
     figure.update_xaxes(title="work removed (% of the layer)")
     figure.update_yaxes(title="loss (share of the largest, log scale)", type="log", exponentformat="power")
     return figure
@@ -155,7 +160,7 @@ def explore_shares(target: float = 0.5, steeper: float = 1.0, rule: str = "equal
 def accuracies(runs: Sequence[dict]) -> go.Figure:
     """Test accuracy of every arm at every cut, before and after the fine-tuning, mean over the seeds."""
     cuts = list(runs[0]["arms"])
-    labels = [f"{100 * cut:.0f} % cut: {name}" for cut in cuts for name in cc.ARMS]
+    labels = [f"{name}, {100 * cut:.0f} %" for cut in cuts for name in cc.ARMS]
     series = {when: [100 * np.mean([run["arms"][cut][name][key] for run in runs]) for cut in cuts for name in cc.ARMS]
               for when, key in (("before fine-tuning", "before"), ("after fine-tuning", "after"))}
     dense = 100 * np.mean([run["dense"] for run in runs])
@@ -165,12 +170,12 @@ def accuracies(runs: Sequence[dict]) -> go.Figure:
                        text=[f"{value:.1f}" for value in values], textposition="outside", cliponaxis=False)
     figure.add_vline(x=dense, line=dict(color=BASELINE, dash="dash"))
     first = dict(zip(labels, series["before fine-tuning"]))
-    last = f"{100 * cuts[-1]:.0f} % cut: "
-    figure.update_layout(title=f"{100 * cuts[-1]:.0f} % gone, not yet tuned: pruning leaves {first[last + 'pruning']:.0f} %,"
-                               f"<br>decomposition {first[last + 'decomposition']:.0f} %, joint {first[last + 'joint']:.0f} %; "
+    last = f", {100 * cuts[-1]:.0f} %"
+    figure.update_layout(title=f"{100 * cuts[-1]:.0f} % gone, not yet tuned: pruning leaves {first['pruning' + last]:.0f} %, "
+                               f"decomposition {first['decomposition' + last]:.0f} %, joint {first['joint' + last]:.0f} %; "
                                f"dense {dense:.0f} %", barmode="group")
-    figure.update_xaxes(title="test accuracy (%)", range=[0, 112])
-    figure.update_yaxes(title="arm", autorange="reversed", automargin=True)
+    figure.update_xaxes(title="test accuracy (%)", range=[0, 125], dtick=50)
+    figure.update_yaxes(title="arm, cut", autorange="reversed", automargin=True)
     return figure
 
 
@@ -184,7 +189,7 @@ def orders(runs: Sequence[dict]) -> go.Figure:
     means = [float(np.mean([run["order"][name] for run in runs])) for name in names]
     figure.add_scatter(x=list(names.values()), y=means, mode="markers", marker=dict(color=OURS, size=12), name="mean",
                        showlegend=False)
-    figure.update_layout(title=f"Loss of the layer: {means[0]:.1f} % looking ahead, {means[1]:.1f} % without,<br>"
+    figure.update_layout(title=f"Loss of the layer: {means[0]:.1f} % looking ahead, {means[1]:.1f} % without, "
                                f"{means[2]:.1f} % in random order")
     figure.update_xaxes(title="order of removal", type="category")
     figure.update_yaxes(title="loss (% of removing the layer)", rangemode="tozero")
@@ -205,33 +210,47 @@ def records(runs: Sequence[dict]) -> dict[str, tuple[list[float], list[float]]]:
 
 
 def _name(identity: str) -> str:
-    _, what, *rest = identity.split(".")
-    return f"{rest[-1][3:]} %: joint − {PEERS[what]}{', tuned' if 'tuned' in rest else ''}"
+    rest = identity.split(".")[2:]
+    return f"{rest[-1][3:]} %{', tuned' if 'tuned' in rest else ''}"
 
 
-def _points(claims: Sequence[dict]) -> list[dict]:
-    return [row for row in claims if row["kind"] == "miniature" and row["unit"] == "points"]
+def _points(claims: Sequence[dict], what: str) -> list[dict]:
+    return [row for row in claims if row["kind"] == "miniature" and row["unit"] == "points"
+            and row["id"].split(".")[1] == what]
 
 
-def evidence(claims: Sequence[dict]) -> go.Figure:
-    """The paired differences of test accuracy."""
-    compared = _points(claims)
-    shown = sum(row["verdict"] == "shown" for row in compared)
+def evidence(claims: Sequence[dict], what: str) -> go.Figure:
+    """The paired differences of test accuracy between joint compression and pruning ("prune") or decomposition ("svd")."""
+    compared = _points(claims, what)
+    above, below = (sum(test(*row["interval"]) for row in compared) for test in (lambda a, b: a > 0, lambda a, b: b < 0))
     return plots.intervals([(_name(row["id"]), row["ours"], *row["interval"]) for row in compared],
-                           f"{shown} of {len(compared)} differences lie above zero, {compared[0]['seeds']} paired seeds",
-                           "points (95 % interval)", "pair")
+                           f"Joint minus {PEERS[what]}: {above} of {len(compared)} differences lie above zero, {below} below",
+                           "points (95 % interval)", "cut")
 
 
 def evidence_in_words(claims: Sequence[dict]) -> str:
     """What the paired comparison says, a line a claim."""
-    parts = [f"- {_name(row['id'])}: {row['ours']:+.2f} points ({row['interval'][0]:+.2f} to {row['interval'][1]:+.2f}): "
-             f"**{row['verdict']}**." for row in _points(claims)]
+    parts = [f"- Joint minus {peer}, {_name(row['id'])}: {row['ours']:+.2f} points ({row['interval'][0]:+.2f} to "
+             f"{row['interval'][1]:+.2f}): **{row['verdict']}**."
+             for what, peer in PEERS.items() for row in _points(claims, what)]
     words = {"mini.onestep": "looking ahead − not ahead", "mini.random": "by the metric − in random order"}
     for row in claims:
         if row["id"] in words:
             low, high = row["interval"]
             parts.append(f"- Loss of a layer, {words[row['id']]}: {row['ours']:+.2f} % of the layer's ({low:+.2f} to "
                          f"{high:+.2f}): **{row['verdict']}**.")
+    return "\n".join(parts)
+
+
+def estimates_in_words(runs: Sequence[dict]) -> str:
+    """What the estimate of the loss and the distance of the weights say of joint compression and decomposition."""
+    parts = []
+    for cut in runs[0]["arms"]:
+        mean = {(name, key): np.mean([run["arms"][cut][name][key] for run in runs]) for name in ("joint", "decomposition")
+                for key in ("estimate", "distance")}
+        parts.append(f"- {100 * cut:.0f} % cut: the estimated loss is {mean['joint', 'estimate']:.1f} % of the layer's for "
+                     f"both together and {mean['decomposition', 'estimate']:.1f} % for decomposition; the squared distance from the "
+                     f"old weights is {mean['joint', 'distance']:.1f} % and {mean['decomposition', 'distance']:.1f} %.")
     return "\n".join(parts)
 
 
@@ -251,7 +270,7 @@ def overshoot(rows: Sequence[dict]) -> go.Figure:
                                     arrayminus=[100 * row["unit"] for row in joint], color=OURS, thickness=1.5, width=0))
     over = 100 * max(row["gives"] - row["goal"] for row in joint)
     whole = 100 * joint[0]["whole"]
-    figure.update_layout(title=f"Every layer gives up to {over:.0f} points more than its share:<br>{whole:.1f} % of the "
+    figure.update_layout(title=f"Every layer gives up to {over:.0f} points more than its share: {whole:.1f} % of the "
                                "network's work, for a target of 50 %")
     figure.update_xaxes(title="work removed (% of the layer)")
     figure.update_yaxes(title="block, layer", autorange="reversed", automargin=True, type="category")
@@ -269,7 +288,7 @@ def layer_times(repeats: int = 15, inner: int = 9) -> dict[str, dict]:
 
 def speed(times: Mapping[str, dict]) -> go.Figure:
     """Time of the three forms as a per cent of the dense layer, and of the pairs which part the 1×1 layer takes."""
-    figure = make_subplots(1, len(times), shared_yaxes=True, horizontal_spacing=0.06)
+    figure = make_subplots(1, len(times), horizontal_spacing=0.16)
     for column, (name, found) in enumerate(times.items(), 1):
         dense, arms = found["dense"]["ms"], list(cc.ARMS)
         whole = [100 * found[arm]["ms"] / dense for arm in arms]
@@ -282,7 +301,7 @@ def speed(times: Mapping[str, dict]) -> go.Figure:
         figure.add_hline(y=50, line=dict(color=BASELINE, dash="dash"), row=1, col=column)
         figure.update_xaxes(title=f"form<br><b>{name}</b>", row=1, col=column)
     ratios = [found["joint"]["ms"] / found["dense"]["ms"] for found in times.values()]
-    figure.update_yaxes(title="time (% of the dense layer)", rangemode="tozero", row=1, col=1)
+    figure.update_yaxes(title="time (% of the dense layer)", rangemode="tozero")
     figure.update_layout(barmode="stack", title="Half of the multiply-adds (dashed): joint takes "
                                                 f"{' and '.join(f'{100 * r:.0f} %' for r in ratios)} of the time",
                          legend=dict(y=-0.45))
@@ -301,4 +320,8 @@ def speed_in_words(times: Mapping[str, dict]) -> str:
                      f"second, the 3×3 layer to rank {pair['rank']} {rates[1]:.0f}, and the 1×1 layer {rates[2]:.0f}. Just to "
                      f"copy as many numbers as the 1×1 layer reads and writes takes "
                      f"{100 * pair['copy'] / pair['second']:.0f} % of its time.")
+    pairs = [found[name] for found in times.values() for name in ("decomposition", "joint")]
+    most = max(100 * pair["copy"] / pair["second"] for pair in pairs)
+    verdict = "does not limit" if most < 50 else "limits, in part at least,"
+    lines.append(f"\nCopying takes at most {most:.0f} % of the time of a 1×1 layer here: on this machine memory {verdict} it.")
     return "\n".join(lines)

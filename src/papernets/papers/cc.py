@@ -897,12 +897,19 @@ def trained(seed: int, *, train: int = 1000, epochs: int = 12) -> tuple[nn.Modul
     return model, data, gradients(model, loader(data[0], 100, False), names)
 
 
+def _lost(W: torch.Tensor, G: torch.Tensor, layer: Layer, flat: bool = False) -> float:
+    """The loss of a rebuilt layer in per cent of that of removing it; with ``flat`` the squared distance instead."""
+    G = torch.ones_like(W) if flat else G
+    return 100 * information_loss(W, G, restored(W, layer)) / information_loss(W, G, torch.zeros_like(W))
+
+
 def compare(seed: int, *, train: int = 1000, epochs: int = 12, tuning: int = 3, cuts: Sequence[float] = (0.5, 0.7)) -> dict:
     """All arms on the digits for one seed: one trained network, its two inner convolutions cut by the same share.
 
     ``dense``: test accuracy (a share). ``arms[cut][name]``: ``before`` and ``after`` the fine-tuning, ``macs`` left of the two
-    layers as a share. Batch norms are measured anew before either. ``order``: the loss of the rebuilt second convolution at
-    the first cut as a per cent of that of removing it, by the metric, without its forward term, and in random order.
+    layers as a share; and how much the weights changed, by the ``estimate`` of the loss and as a squared ``distance``, in per
+    cent of what removing a layer does. Batch norms are measured anew before either accuracy. ``order``: the estimate for the
+    second convolution at the first cut, by the metric, without its forward term, and in random order.
     """
     with single_thread():
         model, data, G = trained(seed, train=train, epochs=epochs)
@@ -919,16 +926,17 @@ def compare(seed: int, *, train: int = 1000, epochs: int = 12, tuning: int = 3, 
                 reestimate_(small, batches)
                 arms[name] = {"before": _accuracy(small, data[1]),
                               "macs": 1 - (macs(model, example) - macs(small, example)) / work}
+                for key, flat in (("estimate", False), ("distance", True)):
+                    arms[name][key] = statistics.fmean(_lost(_weight(model.get_submodule(layer)), G[layer], path.layer, flat)
+                                                       for layer, path in paths.items())
                 fit(small, loader(data[0], 64, True), None, epochs=tuning, lr=cosine(0.01, tuning), seed=seed + 1,
                     optimizer=clipped)
                 arms[name]["after"] = _accuracy(small, data[1])
         name = next(iter(G))
-        W, gradient = _weight(model.get_submodule(name)), G[name]
-        whole = information_loss(W, gradient, torch.zeros_like(W))
+        W = _weight(model.get_submodule(name))
         for order, how in (("metric", {}), ("one step", {"gamma": 0.0}),
                            ("random", {"generator": torch.Generator().manual_seed(seed)})):
-            layer = search(W, gradient, cuts[0], **how).layer
-            found["order"][order] = 100 * information_loss(W, gradient, restored(W, layer)) / whole
+            found["order"][order] = _lost(W, G[name], search(W, G[name], cuts[0], **how).layer)
         return found
 
 
