@@ -249,8 +249,9 @@ def estimates_in_words(runs: Sequence[dict]) -> str:
         mean = {(name, key): np.mean([run["arms"][cut][name][key] for run in runs]) for name in ("joint", "decomposition")
                 for key in ("estimate", "distance")}
         parts.append(f"- {100 * cut:.0f} % cut: the estimated loss is {mean['joint', 'estimate']:.1f} % of the layer's for "
-                     f"both together and {mean['decomposition', 'estimate']:.1f} % for decomposition; the squared distance from the "
-                     f"old weights is {mean['joint', 'distance']:.1f} % and {mean['decomposition', 'distance']:.1f} %.")
+                     f"both together and {mean['decomposition', 'estimate']:.1f} % for decomposition; the squared distance "
+                     "from the old weights is "
+                     f"{mean['joint', 'distance']:.1f} % and {mean['decomposition', 'distance']:.1f} %.")
     return "\n".join(parts)
 
 
