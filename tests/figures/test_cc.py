@@ -105,7 +105,8 @@ def test_sentences_name_the_pair_and_the_verdict():
     assert draw.evidence_in_words(rows).splitlines() == [
         "- Joint minus pruning, 50 %: +2.00 points (+1.00 to +3.00): **shown**.",
         "- Joint minus decomposition, 70 %, tuned: +0.00 points (-1.00 to +1.00): **not shown**.",
-        "- Loss of a layer, looking ahead − not ahead: -2.00 % of the layer's (-3.00 to -1.00): **shown**."]
+        "- Loss of a layer, looking ahead − not ahead: -2.00 % of that of removing it (-3.00 to -1.00): **shown**."]
+    assert draw.evidence(rows, "prune").layout.yaxis.type == "category" and draw.evidence(rows, "prune").data[0].y == ("50 %",)
     titles = [draw.evidence(rows, what).layout.title.text for what in ("prune", "svd")]
     assert titles == ["Joint minus pruning: 1 of 1 differences lie above zero, 0 below",
                       "Joint minus decomposition: 0 of 1 differences lie above zero, 0 below"]
@@ -129,7 +130,7 @@ def test_times():
     assert list(first.y) == pytest.approx([50, 60, 45]) and list(second.y) == pytest.approx([0, 20, 15])
     assert "joint takes 60 % of the time" in draw.speed({"layer": found}).layout.title.text
     words = draw.speed_in_words({"layer": found})
-    assert "It does 1 billion multiply-adds a second, the 3×3 layer to rank 7 1, and the 1×1 layer 0." in words
+    assert "2.00 ms, 1 billion multiply-adds a second. That rate is 1 in the 3×3 layer to rank 7, and 0 in the 1×1 layer" in words
     assert "takes 10 % of its time" in words and "memory does not limit it" in words
     found["joint"]["copy"] = 0.27
     assert "at most 90 %" in draw.speed_in_words({"layer": found}) and "memory limits" in draw.speed_in_words({"layer": found})

@@ -650,6 +650,7 @@ def test_a_layer_of_one_channel():
      (lambda: compress(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, groups=4)), some_batches()),
       "no Conv2d of this network is left to work on"),
      (lambda: compress(ConvNet((4, 4)), []), "there is no batch"),
+     (lambda: compress(ConvNet((4, 4)), iter(some_batches())), "batches is an iterator, of which the first would be lost"),
      (lambda: gradients(ConvNet((4, 4)), [], ["features.4"]), "there is no batch"),
      (lambda: compress(ConvNet((4, 4)), some_batches(), CC(ignore=("x",))), "ignore names 'x', which is no layer"),
      (lambda: compress(ConvNet((4, 4)), some_batches(), CC(rates={"features.0": 0.5})), "'features.0' is no layer to compress"),

@@ -223,9 +223,10 @@ def evidence(claims: Sequence[dict], what: str) -> go.Figure:
     """The paired differences of test accuracy between joint compression and pruning ("prune") or decomposition ("svd")."""
     compared = _points(claims, what)
     above, below = (sum(test(*row["interval"]) for row in compared) for test in (lambda a, b: a > 0, lambda a, b: b < 0))
-    return plots.intervals([(_name(row["id"]), row["ours"], *row["interval"]) for row in compared],
-                           f"Joint minus {PEERS[what]}: {above} of {len(compared)} differences lie above zero, {below} below",
-                           "points (95 % interval)", "cut")
+    figure = plots.intervals([(_name(row["id"]), row["ours"], *row["interval"]) for row in compared],
+                             f"Joint minus {PEERS[what]}: {above} of {len(compared)} differences lie above zero, {below} below",
+                             "points (95 % interval)", "cut")
+    return figure.update_yaxes(type="category")  # "50 %" would be read as a number
 
 
 def evidence_in_words(claims: Sequence[dict]) -> str:
@@ -237,8 +238,8 @@ def evidence_in_words(claims: Sequence[dict]) -> str:
     for row in claims:
         if row["id"] in words:
             low, high = row["interval"]
-            parts.append(f"- Loss of a layer, {words[row['id']]}: {row['ours']:+.2f} % of the layer's ({low:+.2f} to "
-                         f"{high:+.2f}): **{row['verdict']}**.")
+            parts.append(f"- Loss of a layer, {words[row['id']]}: {row['ours']:+.2f} % of that of removing it "
+                         f"({low:+.2f} to {high:+.2f}): **{row['verdict']}**.")
     return "\n".join(parts)
 
 
@@ -317,9 +318,9 @@ def speed_in_words(times: Mapping[str, dict]) -> str:
         rates = [macs / ms / 1e6 for macs, ms in ((dense["macs"], dense["ms"]),
                                                   (pair["macs"] - pair["second.macs"], pair["first"]),
                                                   (pair["second.macs"], pair["second"]))]
-        lines.append(f"- {name}: the dense layer takes {dense['ms']:.2f} ms. It does {rates[0]:.0f} billion multiply-adds a "
-                     f"second, the 3×3 layer to rank {pair['rank']} {rates[1]:.0f}, and the 1×1 layer {rates[2]:.0f}. Just to "
-                     f"copy as many numbers as the 1×1 layer reads and writes takes "
+        lines.append(f"- {name}: the dense layer takes {dense['ms']:.2f} ms, {rates[0]:.0f} billion multiply-adds a second. "
+                     f"That rate is {rates[1]:.0f} in the 3×3 layer to rank {pair['rank']}, and {rates[2]:.0f} in the 1×1 layer "
+                     f"behind it. Just to copy as many numbers as the 1×1 layer reads and writes takes "
                      f"{100 * pair['copy'] / pair['second']:.0f} % of its time.")
     pairs = [found[name] for found in times.values() for name in ("decomposition", "joint")]
     most = max(100 * pair["copy"] / pair["second"] for pair in pairs)

@@ -393,7 +393,6 @@ def search(W: torch.Tensor, G: torch.Tensor, target: float, *, gamma: float = 0.
             if unit < len(channels):
                 if int(alive.sum()) == 1 or not alive[unit]:
                     continue
-                now = now.clone()
                 now[:, unit * area:(unit + 1) * area] = 0
                 alive[unit] = False
                 gone.append(unit)
@@ -484,6 +483,7 @@ class CC:
     parameters. ``gamma`` weighs the forward term, ``step`` is the share of a layer's units that go between two computations
     of the metric, ``cap`` the largest share of a layer. ``rule`` and ``units``: see ``RULES`` and ``UNITS``. ``rates``, shares
     by layer name, take the place of ``target``. The first convolution takes part with ``stem``, linear layers with ``linear``.
+    ``round_to`` rounds the numbers of channels and ranks that are left; the target is then met about.
     """
 
     target: float = 0.5
@@ -622,10 +622,13 @@ def search_all(model: nn.Module, G: Mapping[str, torch.Tensor], shares: Mapping[
 
 
 def plan(model: nn.Module, batches: Iterable, config: CC = CC()) -> dict[str, Layer]:
-    """What is left of each layer. ``batches`` of (images, labels) are all of the training data, without augmentation.
+    """What is left of each layer. ``batches`` of (images, labels) are all of the training data, without augmentation: a list
+    or a loader, not a generator, as they are gone through twice.
 
     A plan is small and plain: ``{name: asdict(layer)}`` is JSON, and ``compact`` takes it back in that form.
     """
+    if iter(batches) is batches:
+        raise ValueError("batches is an iterator, of which the first would be lost; give a list or a loader")
     images, _ = next(iter(batches), (None, None))
     if images is None:
         raise ValueError("there is no batch; gradients need at least one of (images, labels)")
@@ -844,7 +847,7 @@ def facts() -> dict[str, float]:
     for name, short in (("resnet56", "r56"), ("densenet40", "d40"), ("googlenet", "googlenet")):
         found |= {f"{short}.{key}": counts(name)[key] for key in ("macs", "params")}
     found |= {f"r50.dense.{key}": value for key, value in counts("resnet50").items()}
-    found |= {f"r50.left.{key}": (1 - share) * counts("resnet50")[key] for key, share in REMOVED.items()}
+    found |= {f"r50.left.{key}": round((1 - share) * counts("resnet50")[key]) for key, share in REMOVED.items()}
     found |= {"breakeven.c64": break_even(64, 64, 9), "breakeven.c256": break_even(64, 256, 1),
               "breakeven.c512": break_even(512, 512, 9), "cost.difference": cost_difference(),
               "unit.forward.difference": forward_difference(), "pipeline.outside": outside()[0]}
