@@ -130,7 +130,7 @@ def test_times():
     assert list(first.y) == pytest.approx([50, 60, 45]) and list(second.y) == pytest.approx([0, 20, 15])
     assert "joint takes 60 % of the time" in draw.speed({"layer": found}).layout.title.text
     words = draw.speed_in_words({"layer": found})
-    assert "2.00 ms, 1 billion multiply-adds a second. That rate is 1 in the 3×3 layer to rank 7, and 0 in the 1×1 layer" in words
+    assert "2.00 ms, 1 billion multiply-adds a second. That rate is 1 in the 3×3 layer to rank 7, and 0 in the 1×1" in words
     assert "takes 10 % of its time" in words and "memory does not limit it" in words
     found["joint"]["copy"] = 0.27
     assert "at most 90 %" in draw.speed_in_words({"layer": found}) and "memory limits" in draw.speed_in_words({"layer": found})

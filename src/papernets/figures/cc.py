@@ -319,8 +319,8 @@ def speed_in_words(times: Mapping[str, dict]) -> str:
                                                   (pair["macs"] - pair["second.macs"], pair["first"]),
                                                   (pair["second.macs"], pair["second"]))]
         lines.append(f"- {name}: the dense layer takes {dense['ms']:.2f} ms, {rates[0]:.0f} billion multiply-adds a second. "
-                     f"That rate is {rates[1]:.0f} in the 3×3 layer to rank {pair['rank']}, and {rates[2]:.0f} in the 1×1 layer "
-                     f"behind it. Just to copy as many numbers as the 1×1 layer reads and writes takes "
+                     f"That rate is {rates[1]:.0f} in the 3×3 layer to rank {pair['rank']}, and {rates[2]:.0f} in the 1×1 "
+                     f"layer behind it. Just to copy as many numbers as the 1×1 layer reads and writes takes "
                      f"{100 * pair['copy'] / pair['second']:.0f} % of its time.")
     pairs = [found[name] for found in times.values() for name in ("decomposition", "joint")]
     most = max(100 * pair["copy"] / pair["second"] for pair in pairs)
