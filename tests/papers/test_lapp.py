@@ -725,9 +725,9 @@ def test_the_same_seed_gives_the_same_network():
 
 
 def test_every_exact_claim():
-    found = facts() | {"control.above": 0, "control.below": 0}
+    found = facts()
     for claim in card("lapp").claims:
-        if claim.kind == "exact":
+        if claim.kind == "exact" and not claim.id.startswith("control."):  # those are counted over trainings, see below
             assert found[claim.id] == pytest.approx(claim.paper, abs=max(claim.accept.absolute, 1e-9)), claim.id
             assert claim.ours is None or found[claim.id] == claim.ours
 

@@ -759,8 +759,8 @@ RULES = ("learned", "uniform", "one-shot")
 @dataclass
 class Progress:
     """What a training left. ``loss`` and ``accuracy`` (a share) after every epoch; ``remaining`` (r) and ``kept``, the
-    filters of each pruned layer, before the first epoch and after every one; ``thresholds`` and ``z`` (the standardised scores)
-    likewise, of the progressive phase.
+    filters of each pruned layer, before the first epoch and after every one; ``thresholds``, ``z`` (the standardised scores) and
+    ``masks`` likewise, of the progressive phase.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -769,6 +769,7 @@ class Progress:
     kept: list[dict[str, int]] = field(default_factory=list)
     thresholds: list[dict[str, float]] = field(default_factory=list)
     z: list[dict[str, list[float]]] = field(default_factory=list)
+    masks: list[dict[str, list[float]]] = field(default_factory=list)
 
     @property
     def steepest(self) -> float:
@@ -805,6 +806,7 @@ def train(model: nn.Module, loaders: tuple, config: LAPP = LAPP(), *, epochs: in
         progress.kept.append(kept(model))
         progress.thresholds.append({name: float(unit.threshold.detach()) for name, unit in units.items()})
         progress.z.append({name: unit.z().tolist() for name, unit in units.items()})
+        progress.masks.append({name: unit.gate().tolist() for name, unit in units.items()})
 
     def before(model: nn.Module, epoch: int) -> None:
         if rule == "uniform":  # the same fall in every epoch
@@ -1005,7 +1007,7 @@ def compare(seed: int, *, images: int = 600, epochs: int = 24, progressive: int 
 
 def snapshots(seed: int = 0, *, targets: Sequence[float] = (0.2, 0.3, 0.4, 0.6, 0.8), epochs: int = 24, images: int = 600,
               widths: Sequence[int] = (16, 32, 32, 32)) -> dict[float, Progress]:
-    """Trainings with every target whose masks are only made final after the last epoch, for the explorer."""
+    """What happens to a narrower network in trainings with every target that are progressive to the end, for the explorer."""
     data = digits(images, seed)
     batches, found = loader(data[0], 64, True), {}
     with single_thread():

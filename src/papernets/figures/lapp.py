@@ -1,0 +1,263 @@
+"""The figures of the chapter on layer adaptive progressive pruning."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+import plotly.graph_objects as go
+import torch
+from plotly.subplots import make_subplots
+
+from papernets.chapter import ACCENTS, BASELINE, OURS, plots
+from papernets.measure import count
+from papernets.papers import lapp
+from papernets.papers.lapp import Progress
+
+#: The arms as the figures call them.
+NAMES = {"lapp": "LAPP", "plain": "LAPP, no bypass", "uniform": "uniform rate", "one-shot": "one-shot L1",
+         "narrow": "narrow from the start"}
+#: What each comparison of accuracies sets against what, and at which target.
+PAIRS = {"mini.bypass": ("plain", 0.2), "mini.bypass.p10": ("plain", 0.1), "mini.uniform": ("uniform", 0.2),
+         "mini.oneshot": ("one-shot", 0.2), "mini.narrow": ("narrow", 0.2), "mini.drop": ("full", 0.4)}
+WORDS = {"mini.bypass": "with − without bypass", "mini.bypass.p10": "with − without bypass", "mini.uniform": "LAPP − uniform",
+         "mini.oneshot": "LAPP − one-shot", "mini.narrow": "LAPP − narrow", "mini.drop": "LAPP − unpruned"}
+
+
+def filter_costs() -> go.Figure:
+    """What one filter of each convolution inside the blocks of ResNet-20 costs."""
+    with torch.device("meta"):
+        model = lapp.NETWORKS["resnet20"].build()
+        costs = count(model, torch.empty(1, 3, 32, 32))
+    inside = [name for name in costs if name.startswith("blocks.") and ".conv" in name]
+    each = [costs[name].macs / model.get_submodule(name).out_channels / 1e3 for name in inside]
+    figure = go.Figure(go.Bar(x=list(range(1, len(each) + 1)), y=each, marker=dict(color=BASELINE), showlegend=False,
+                              hovertext=inside, hovertemplate="%{hovertext}<br>%{y:.0f} thousand a filter<extra></extra>"))
+    figure.update_layout(title=f"In {len(each)} layers one filter costs from {min(each):.0f} to {max(each):.0f} thousand "
+                               "multiply-adds",
+                         xaxis=dict(title="convolution of ResNet-20, from input to output", dtick=1),
+                         yaxis=dict(title="multiply-adds of one filter (thousand)", rangemode="tozero"))
+    return figure
+
+
+def explorer(found: Mapping[float, Progress]) -> Callable[..., go.Figure]:
+    """The function behind the explorer of ``found``, trainings by target: ``draw(epoch, rho, delta)``."""
+    first = next(iter(found.values()))
+    widths = [len(values) for values in first.z[0].values()]
+    model = lapp.small_net((widths[0] // 2, *widths))
+    flops = lapp.attach_(model, lapp.LAPP(target=0.99), torch.zeros(1, 1, 8, 8))
+    full = flops.count(flops.widths)
+    share = {name: (full - flops.count(dict(flops.widths) | {name: C - 1})) / flops.whole for name, C in flops.widths.items()}
+
+    def draw(epoch: int = 6, rho: float = 0.4, delta: float = 1.0) -> go.Figure:
+        at = min(found, key=lambda target: abs(target - rho))
+        run = found[at]
+        e = min(epoch, len(run.z) - 1)
+        names, layers = list(run.z[e]), len(run.z[e])
+        figure = make_subplots(layers, 2, column_widths=[0.6, 0.4], horizontal_spacing=0.2, vertical_spacing=0.13,
+                               specs=[[{}, {"rowspan": 2}], [{}, None], [{}, {}]])
+        slopes = []
+        for row, name in enumerate(names, 1):
+            z, tau = torch.tensor(run.z[e][name]), run.thresholds[e][name]
+            order = torch.argsort(z, descending=True, stable=True)
+            kept = [run.masks[e][name][i] > 0 for i in order.tolist()]
+            slopes.append(-share[name] * float(lapp.bell(z - tau, delta).sum()))
+            figure.add_bar(x=list(range(1, len(z) + 1)), y=[round(v, 2) for v in z[order].tolist()], row=row, col=1,
+                           marker=dict(color=[OURS if one else BASELINE for one in kept]), showlegend=False,
+                           hovertemplate="rank %{x}: z = %{y}<extra></extra>")
+            line = round(max(-3.8, min(tau, 3.8)), 2)
+            figure.add_hrect(y0=max(-4, line - delta), y1=min(4, line + delta), fillcolor=ACCENTS[0], opacity=0.18,
+                             line_width=0, row=row, col=1)
+            figure.add_hline(y=line, line=dict(color=ACCENTS[0], width=2), row=row, col=1)
+            figure.update_yaxes(title="score z", range=[-4, 4], dtick=4, row=row, col=1)
+            figure.update_xaxes(title=f"layer {row + 1}: {sum(kept)} of {len(z)} filters, by score", showticklabels=False,
+                                ticks="", title_standoff=2, row=row, col=1)
+        r = [round(100 * value, 1) for value in run.remaining]
+        figure.add_scatter(x=list(range(len(r))), y=r, mode="lines", line=dict(color=OURS, width=2), showlegend=False, row=1,
+                           col=2, hovertemplate="epoch %{x}: %{y} %<extra></extra>")
+        figure.add_scatter(x=[e], y=[r[e]], mode="markers", marker=dict(color=OURS, size=11), showlegend=False, row=1, col=2,
+                           hovertemplate="%{y} %<extra></extra>")
+        figure.add_hline(y=100 * at, line=dict(color=BASELINE, dash="dash"), row=1, col=2)
+        figure.update_xaxes(title="epoch", range=[-0.8, len(r) - 0.2], dtick=8, row=1, col=2)
+        figure.update_yaxes(title="MACs left, r (%)", range=[0, 108], row=1, col=2)
+        figure.add_bar(x=[f"{row}" for row in range(2, layers + 2)], y=[round(value, 3) for value in slopes], row=3, col=2,
+                       marker=dict(color=ACCENTS[0]), showlegend=False, hovertemplate="∂r/∂τ = %{y}<extra></extra>")
+        figure.update_yaxes(title="∂r/∂τ", range=[-0.16, 0], row=3, col=2)
+        figure.update_xaxes(title="layer", type="category", row=3, col=2)
+        steepest = 2 + int(np.argmin(slopes))
+        figure.update_layout(bargap=0.1, title=f"Epoch {e}: {r[e]:.0f} % is left of {100 * at:.0f} % wanted; "
+                                               f"layer {steepest} yields most")
+        return figure
+
+    return draw
+
+
+def _mean(runs: Sequence[dict], rho: float, name: str, key: str) -> np.ndarray:
+    return np.mean([run["arms"][rho][name][key] for run in runs], axis=0)
+
+
+def falling(runs: Sequence[dict], rho: float = 0.4) -> go.Figure:
+    """r after every epoch, mean over the seeds."""
+    series = {NAMES[name]: (100 * _mean(runs, rho, name, "remaining")).tolist() for name in lapp.ARMS}
+    steepest = {name: np.mean([_steepest(run, rho, name) for run in runs]) for name in ("lapp", "one-shot")}
+    figure = plots.lines(series, f"LAPP loses at most {100 * steepest['lapp']:.0f} % of the network in one epoch, one-shot "
+                                 f"pruning {100 * steepest['one-shot']:.0f} %", "epoch", "multiply-adds left, r (%)",
+                         at=list(range(len(next(iter(series.values()))))), ours=NAMES["lapp"],
+                         colors={NAMES["plain"]: ACCENTS[0], NAMES["uniform"]: ACCENTS[1]})
+    figure.add_hline(y=100 * rho, line=dict(color=BASELINE, width=1, dash="dot"))
+    figure.update_yaxes(range=[0, 108])
+    return figure
+
+
+def rates(runs: Sequence[dict], name: str = "lapp") -> go.Figure:
+    """The share of its filters that each layer keeps in the end, mean over the seeds, by target."""
+    targets, figure = list(runs[0]["arms"]), go.Figure()
+    widths = runs[0]["arms"][targets[0]][name]["kept"][0]
+    shares = {rho: 100 * np.mean([run["arms"][rho][name]["kept"][-1] for run in runs], axis=0) / widths for rho in targets}
+    for rho, color in zip(targets, (OURS, ACCENTS[0], ACCENTS[1])):
+        figure.add_bar(x=[f"layer {i + 2}" for i in range(len(widths))], y=shares[rho].tolist(), marker=dict(color=color),
+                       name=f"ρ = {rho:g}", text=[f"{value:.0f}" for value in shares[rho]], textposition="outside",
+                       cliponaxis=False)
+    first = shares[targets[0]]
+    figure.update_layout(barmode="group", title=f"At ρ = {targets[0]:g} the layers keep {first.min():.0f} to {first.max():.0f} % "
+                                                "of their filters",
+                         xaxis=dict(title="pruned convolution"), yaxis=dict(title="filters kept (%)", range=[0, 108]))
+    return figure
+
+
+def accuracies(runs: Sequence[dict]) -> go.Figure:
+    """Test accuracy of every arm at every target, mean over the seeds, and of the network that was never pruned."""
+    targets = sorted(runs[0]["arms"])
+    series = {NAMES[name]: [100 * float(_mean(runs, rho, name, "accuracy")) for rho in targets] for name in NAMES}
+    full = 100 * np.mean([run["full"] for run in runs])
+    at = dict(zip(NAMES, (values[0] for values in series.values())))
+    best = max(at, key=at.get)
+    figure = plots.lines(series, f"At {100 * targets[0]:.0f} % of the multiply-adds {NAMES[best]} has {at[best]:.1f} %"
+                         + ("" if best == "lapp" else f", LAPP {at['lapp']:.1f} %"), "multiply-adds left, ρ (%)",
+                         "test accuracy (%)", at=[100 * rho for rho in targets], ours=NAMES["lapp"],
+                         colors=dict(zip((NAMES[name] for name in ("plain", "uniform", "one-shot")), ACCENTS[:3])))
+    figure.add_hline(y=full, line=dict(color=BASELINE, width=1, dash="dot"))
+    figure.add_annotation(x=1, xref="paper", xanchor="right", y=full, yanchor="bottom", text=f"never pruned: {full:.1f} %",
+                          showarrow=False)
+    figure.update_xaxes(tickvals=[100 * rho for rho in targets])
+    return figure
+
+
+def _steepest(run: dict, rho: float, name: str) -> float:
+    r = run["arms"][rho][name]["remaining"]
+    return max(before - after for before, after in pairwise(r))
+
+
+def _spread(run: dict, rho: float, name: str) -> float:
+    kept = run["arms"][rho][name]["kept"]
+    return float(np.std(np.divide(kept[-1], kept[0])))
+
+
+def records(runs: Sequence[dict]) -> dict[str, tuple[list[float], list[float]]]:
+    """(ours, baseline) of every miniature, over the seeds: points, falls and spreads."""
+    found = {}
+    for identity, (other, rho) in PAIRS.items():
+        found[identity] = ([100 * run["arms"][rho]["lapp"]["accuracy"] for run in runs],
+                           [100 * (run["full"] if other == "full" else run["arms"][rho][other]["accuracy"]) for run in runs])
+    found["mini.progressive"] = tuple([_steepest(run, 0.4, name) for run in runs] for name in ("lapp", "one-shot"))
+    found["mini.rates"] = tuple([_spread(run, 0.4, name) for run in runs] for name in ("lapp", "uniform"))
+    return found
+
+
+def control(runs: Sequence[dict]) -> dict[str, int]:
+    """How many trainings with learned thresholds end above the target, and how many more than a filter below it."""
+    every = [check for run in runs for checks in run["control"].values() for check in checks]
+    return {f"control.{side}": sum(check[side] for check in every) for side in ("above", "below")}
+
+
+def _points(claims: Sequence[dict]) -> list[dict]:
+    return [row for row in claims if row["id"] in PAIRS]
+
+
+def _interval(row: dict) -> tuple[float, float]:
+    return tuple(row.get("interval") or (row["ours"], row["ours"]))
+
+
+def _name(row: dict) -> str:
+    return f"ρ = {PAIRS[row['id']][1]:g}: {WORDS[row['id']]}"
+
+
+def evidence(claims: Sequence[dict]) -> go.Figure:
+    """The paired differences of test accuracy."""
+    compared = _points(claims)
+    above = sum(_interval(row)[0] > 0 for row in compared)
+    below = sum(_interval(row)[1] < 0 for row in compared)
+    seeds = compared[0]["seeds"]
+    return plots.intervals([(_name(row), row["ours"], *_interval(row)) for row in compared],
+                           f"Of {len(compared)} differences {above} lie above zero and {below} below, {seeds} paired "
+                           f"seed{'s' if seeds > 1 else ''}", "points (95 % interval)", "pair")
+
+
+def evidence_in_words(claims: Sequence[dict]) -> str:
+    """What the paired comparison says, a sentence a claim."""
+    parts = []
+    for row in _points(claims):
+        low, high = _interval(row)
+        rule = "; the rule asks for more than −0.5" if row["id"] == "mini.drop" else ""
+        parts.append(f"- {_name(row)}: {row['ours']:+.2f} points ({low:+.2f} to {high:+.2f}{rule}): **{row['verdict']}**.")
+    other = {"mini.progressive": "Largest fall of r in one epoch, LAPP − one-shot",
+             "mini.rates": "Spread of the kept shares over the layers, LAPP − uniform"}
+    for row in claims:
+        if row["id"] in other:
+            low, high = _interval(row)
+            parts.append(f"- {other[row['id']]}: {row['ours']:+.2f} ({low:+.2f} to {high:+.2f}): **{row['verdict']}**.")
+    return "\n".join(parts)
+
+
+#: The layers that are timed: channels, side of the map, the bypass.
+LAYERS = {"grouped bypass": (256, 14, "grouped"), "depthwise bypass": (256, 14, "depthwise")}
+_PARTS = {"conv": ("narrow convolution", OURS), "bypass": ("bypass", ACCENTS[0]), "scatter": ("adding", ACCENTS[2])}
+
+
+def layer_times(left: Sequence[int] = (4, 16, 64, 128), repeats: int = 5) -> dict[str, dict]:
+    """Measured parts of a compact layer, by bypass and by the number of filters that are left."""
+    return {name: lapp.layer_times(channels, side, left, bypass=bypass, repeats=repeats)
+            for name, (channels, side, bypass) in LAYERS.items()}
+
+
+def _percent(found: dict, part: str) -> list[float]:
+    values = [found["bypass"]] * len(found["left"]) if part == "bypass" else found[part]
+    return [100 * value / found["full"] for value in values]
+
+
+def speed(times: Mapping[str, dict]) -> go.Figure:
+    """The parts of a compact layer in % of the plain layer's time, beside its multiply-adds and a narrow plain layer."""
+    figure = make_subplots(len(times), 1, vertical_spacing=0.17, shared_xaxes=False)
+    for row, (name, found) in enumerate(times.items(), 1):
+        at = [f"{number} of {LAYERS[name][0]}" for number in found["left"]]
+        for part, (label, color) in _PARTS.items():
+            figure.add_bar(x=at, y=_percent(found, part), name=label, marker=dict(color=color), showlegend=row == 1,
+                           legendgroup=part, row=row, col=1, hovertemplate=f"{label}: %{{y:.1f}} %<extra></extra>")
+        for label, values, symbol in (("narrow plain layer, same multiply-adds", _percent(found, "narrow"), "diamond"),
+                                      ("multiply-adds", [100 * value / found["full.macs"] for value in found["macs"]], "x")):
+            figure.add_scatter(x=at, y=values, name=label, mode="markers", showlegend=row == 1, legendgroup=label, row=row,
+                               col=1, marker=dict(symbol=symbol, size=11, color=BASELINE, line=dict(width=1, color="white")),
+                               hovertemplate=f"{label}: %{{y:.1f}} %<extra></extra>")
+        figure.update_xaxes(title=f"filters left, {name}", type="category", row=row, col=1)
+        figure.update_yaxes(title="% of the plain layer", rangemode="tozero", row=row, col=1)
+    found = next(iter(times.values()))
+    figure.update_layout(title=f"The grouped bypass: {100 * found['bypass.macs'] / found['full.macs']:.1f} % of the plain "
+                               f"layer's multiply-adds, {100 * found['bypass'] / found['full']:.0f} % of its time", barmode="stack",
+                         legend=dict(y=-0.14))
+    return figure
+
+
+def speed_in_words(times: Mapping[str, dict]) -> str:
+    """What the bypass costs on paper and by the clock, a sentence a bypass."""
+    parts = []
+    for name, found in times.items():
+        few, most = found["left"][0], found["left"][-1]
+        whole = found["conv"][0] + found["bypass"] + found["scatter"][0]
+        parts.append(
+            f"- {name.capitalize()}: {100 * found['bypass.macs'] / found['full.macs']:.1f} % of the plain layer's multiply-adds "
+            f"and {100 * found['bypass'] / found['full']:.0f} % of its {found['full']:.2f} ms. With {few} filters left it has "
+            f"{100 * found['bypass.macs'] / found['macs'][0]:.0f} % of the compact layer's multiply-adds and "
+            f"{100 * found['bypass'] / whole:.0f} % of its time; the compact layer takes {found['index'][0]:.3f} ms with an index, "
+            f"{found['slice'][0]:.3f} ms with a slice, and a narrow plain layer of as many multiply-adds "
+            f"{found['narrow'][0]:.3f} ms. With {most} left: {found['index'][-1]:.3f}, {found['slice'][-1]:.3f} and "
+            f"{found['narrow'][-1]:.3f} ms.")
+    return "\n".join(parts)
