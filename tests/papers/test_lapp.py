@@ -607,6 +607,27 @@ def test_the_constraint_raises_every_threshold():
     assert all(unit.threshold > torch.clamp(unit.z().min() - 0.1, max=-3) for unit in units(model).values())
 
 
+def test_the_pace_against_steps_of_the_constraint_alone():
+    """A layer of many filters with normal scores: how many steps does its threshold take from −3 to 0?"""
+    model, config = ConvNet((2, 512), channels=1, pool=()), LAPP(target=0.2, bypass=None)
+    flops = attach_(model, config, DIGIT)
+    unit = next(iter(units(model).values()))
+    rate, steps, z = lapp.pace(flops, config, 50), 0, torch.randn(512)
+    tau = torch.tensor(-3.0, requires_grad=True)
+    while float(tau.detach()) < 0 and steps < 500:
+        (config.strength * flops.share({"features.3": gate(z, tau)})).backward()
+        with torch.no_grad():
+            tau -= rate * tau.grad
+            tau.grad = None
+        steps += 1
+    assert steps == pytest.approx(50, abs=5) and len(unit.mask) == 512
+    assert lapp.pace(flops, config, 100) == pytest.approx(rate / 2)
+    digits_net = small_net()
+    assert lapp.pace(attach_(digits_net, LAPP(), DIGIT), LAPP(), 60) == pytest.approx(LAPP().rate, rel=0.4)
+    with pytest.raises(ValueError, match="steps 0, strength 10.0, 1 pruned layers: all must be above 0"):
+        lapp.pace(flops, config, 0)
+
+
 def test_momentum_of_survivors_is_carried_over():
     for bypass in ("grouped", None):
         model, config = small_net((4, 8, 12)), LAPP(bypass=bypass, target=0.6)

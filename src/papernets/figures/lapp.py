@@ -19,7 +19,7 @@ NAMES = {"lapp": "LAPP", "plain": "LAPP, no bypass", "uniform": "uniform rate", 
 #: What each comparison of accuracies sets against what, and at which target.
 PAIRS = {"mini.bypass": ("plain", 0.2), "mini.bypass.p10": ("plain", 0.1), "mini.uniform": ("uniform", 0.2),
          "mini.oneshot": ("one-shot", 0.2), "mini.narrow": ("narrow", 0.2), "mini.drop": ("full", 0.4)}
-WORDS = {"mini.bypass": "with − without bypass", "mini.bypass.p10": "with − without bypass", "mini.uniform": "LAPP − uniform",
+WORDS = {"mini.bypass": "LAPP − no bypass", "mini.bypass.p10": "LAPP − no bypass", "mini.uniform": "LAPP − uniform",
          "mini.oneshot": "LAPP − one-shot", "mini.narrow": "LAPP − narrow", "mini.drop": "LAPP − unpruned"}
 
 
@@ -34,7 +34,7 @@ def filter_costs() -> go.Figure:
                               hovertext=inside, hovertemplate="%{hovertext}<br>%{y:.0f} thousand a filter<extra></extra>"))
     figure.update_layout(title=f"In {len(each)} layers one filter costs from {min(each):.0f} to {max(each):.0f} thousand "
                                "multiply-adds",
-                         xaxis=dict(title="convolution of ResNet-20, from input to output", dtick=1),
+                         xaxis=dict(title="convolution of ResNet-20, in order", dtick=3, tick0=1),
                          yaxis=dict(title="multiply-adds of one filter (thousand)", rangemode="tozero"))
     return figure
 
@@ -53,7 +53,7 @@ def explorer(found: Mapping[float, Progress]) -> Callable[..., go.Figure]:
         run = found[at]
         e = min(epoch, len(run.z) - 1)
         names, layers = list(run.z[e]), len(run.z[e])
-        figure = make_subplots(layers, 2, column_widths=[0.6, 0.4], horizontal_spacing=0.2, vertical_spacing=0.13,
+        figure = make_subplots(layers, 2, column_widths=[0.58, 0.42], horizontal_spacing=0.26, vertical_spacing=0.13,
                                specs=[[{}, {"rowspan": 2}], [{}, None], [{}, {}]])
         slopes = []
         for row, name in enumerate(names, 1):
@@ -69,7 +69,7 @@ def explorer(found: Mapping[float, Progress]) -> Callable[..., go.Figure]:
                              line_width=0, row=row, col=1)
             figure.add_hline(y=line, line=dict(color=ACCENTS[0], width=2), row=row, col=1)
             figure.update_yaxes(title="score z", range=[-4, 4], dtick=4, row=row, col=1)
-            figure.update_xaxes(title=f"layer {row + 1}: {sum(kept)} of {len(z)} filters, by score", showticklabels=False,
+            figure.update_xaxes(title=f"layer {row + 1}: {sum(kept)} of {len(z)}", showticklabels=False,
                                 ticks="", title_standoff=2, row=row, col=1)
         r = [round(100 * value, 1) for value in run.remaining]
         figure.add_scatter(x=list(range(len(r))), y=r, mode="lines", line=dict(color=OURS, width=2), showlegend=False, row=1,
@@ -78,7 +78,7 @@ def explorer(found: Mapping[float, Progress]) -> Callable[..., go.Figure]:
                            hovertemplate="%{y} %<extra></extra>")
         figure.add_hline(y=100 * at, line=dict(color=BASELINE, dash="dash"), row=1, col=2)
         figure.update_xaxes(title="epoch", range=[-0.8, len(r) - 0.2], dtick=8, row=1, col=2)
-        figure.update_yaxes(title="MACs left, r (%)", range=[0, 108], row=1, col=2)
+        figure.update_yaxes(title="r (%)", range=[0, 108], row=1, col=2)
         figure.add_bar(x=[f"{row}" for row in range(2, layers + 2)], y=[round(value, 3) for value in slopes], row=3, col=2,
                        marker=dict(color=ACCENTS[0]), showlegend=False, hovertemplate="∂r/∂τ = %{y}<extra></extra>")
         figure.update_yaxes(title="∂r/∂τ", range=[-0.16, 0], row=3, col=2)
@@ -118,8 +118,8 @@ def rates(runs: Sequence[dict], name: str = "lapp") -> go.Figure:
                        name=f"ρ = {rho:g}", text=[f"{value:.0f}" for value in shares[rho]], textposition="outside",
                        cliponaxis=False)
     first = shares[targets[0]]
-    figure.update_layout(barmode="group", title=f"At ρ = {targets[0]:g} the layers keep {first.min():.0f} to {first.max():.0f} % "
-                                                "of their filters",
+    said = f"At ρ = {targets[0]:g} the layers keep {first.min():.0f} to {first.max():.0f} % of their filters"
+    figure.update_layout(barmode="group", title=said,
                          xaxis=dict(title="pruned convolution"), yaxis=dict(title="filters kept (%)", range=[0, 108]))
     return figure
 
@@ -178,7 +178,11 @@ def _interval(row: dict) -> tuple[float, float]:
 
 
 def _name(row: dict) -> str:
-    return f"ρ = {PAIRS[row['id']][1]:g}: {WORDS[row['id']]}"
+    return f"{100 * PAIRS[row['id']][1]:.0f} %: {WORDS[row['id']]}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
 
 
 def evidence(claims: Sequence[dict]) -> go.Figure:
@@ -198,13 +202,15 @@ def evidence_in_words(claims: Sequence[dict]) -> str:
     for row in _points(claims):
         low, high = _interval(row)
         rule = "; the rule asks for more than −0.5" if row["id"] == "mini.drop" else ""
-        parts.append(f"- {_name(row)}: {row['ours']:+.2f} points ({low:+.2f} to {high:+.2f}{rule}): **{row['verdict']}**.")
+        parts.append(f"- {_name(row)}: {_signed(row['ours'])} points ({_signed(low)} to {_signed(high)}{rule}): "
+                     f"**{row['verdict']}**.")
     other = {"mini.progressive": "Largest fall of r in one epoch, LAPP − one-shot",
              "mini.rates": "Spread of the kept shares over the layers, LAPP − uniform"}
     for row in claims:
         if row["id"] in other:
             low, high = _interval(row)
-            parts.append(f"- {other[row['id']]}: {row['ours']:+.2f} ({low:+.2f} to {high:+.2f}): **{row['verdict']}**.")
+            parts.append(f"- {other[row['id']]}: {_signed(row['ours'])} ({_signed(low)} to {_signed(high)}): "
+                         f"**{row['verdict']}**.")
     return "\n".join(parts)
 
 
@@ -240,9 +246,9 @@ def speed(times: Mapping[str, dict]) -> go.Figure:
         figure.update_xaxes(title=f"filters left, {name}", type="category", row=row, col=1)
         figure.update_yaxes(title="% of the plain layer", rangemode="tozero", row=row, col=1)
     found = next(iter(times.values()))
-    figure.update_layout(title=f"The grouped bypass: {100 * found['bypass.macs'] / found['full.macs']:.1f} % of the plain "
-                               f"layer's multiply-adds, {100 * found['bypass'] / found['full']:.0f} % of its time", barmode="stack",
-                         legend=dict(y=-0.14))
+    macs, taken = 100 * found["bypass.macs"] / found["full.macs"], 100 * found["bypass"] / found["full"]
+    figure.update_layout(title=f"The grouped bypass: {macs:.1f} % of the plain layer's multiply-adds, {taken:.0f} % of its time",
+                         barmode="stack", legend=dict(y=-0.14))
     return figure
 
 
@@ -252,12 +258,12 @@ def speed_in_words(times: Mapping[str, dict]) -> str:
     for name, found in times.items():
         few, most = found["left"][0], found["left"][-1]
         whole = found["conv"][0] + found["bypass"] + found["scatter"][0]
+        macs, own = found["bypass.macs"], 100 * found["bypass"] / whole
         parts.append(
-            f"- {name.capitalize()}: {100 * found['bypass.macs'] / found['full.macs']:.1f} % of the plain layer's multiply-adds "
-            f"and {100 * found['bypass'] / found['full']:.0f} % of its {found['full']:.2f} ms. With {few} filters left it has "
-            f"{100 * found['bypass.macs'] / found['macs'][0]:.0f} % of the compact layer's multiply-adds and "
-            f"{100 * found['bypass'] / whole:.0f} % of its time; the compact layer takes {found['index'][0]:.3f} ms with an index, "
-            f"{found['slice'][0]:.3f} ms with a slice, and a narrow plain layer of as many multiply-adds "
-            f"{found['narrow'][0]:.3f} ms. With {most} left: {found['index'][-1]:.3f}, {found['slice'][-1]:.3f} and "
-            f"{found['narrow'][-1]:.3f} ms.")
+            f"- {name.capitalize()}: {100 * macs / found['full.macs']:.1f} % of the plain layer's multiply-adds and "
+            f"{100 * found['bypass'] / found['full']:.0f} % of its {found['full']:.2f} ms. With {few} filters left it has "
+            f"{100 * macs / found['macs'][0]:.0f} % of the compact layer's multiply-adds and {own:.0f} % of its time; the "
+            f"compact layer takes {found['index'][0]:.3f} ms with an index, {found['slice'][0]:.3f} ms with a slice, and a "
+            f"narrow plain layer of as many multiply-adds {found['narrow'][0]:.3f} ms. With {most} left: {found['index'][-1]:.3f}, "
+            f"{found['slice'][-1]:.3f} and {found['narrow'][-1]:.3f} ms.")
     return "\n".join(parts)

@@ -28,7 +28,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import torch
@@ -503,6 +503,21 @@ def uniform_(model: nn.Module, flops: Flops, target: float) -> float:
         keep[torch.argsort(unit.z(), descending=True, stable=True)[: left(share)[name]]] = 1
         unit.settle(keep)
     return flops.count(left(share)) / flops.whole
+
+
+def pace(flops: Flops, config: LAPP, steps: int) -> float:
+    """The ``rate`` at which the constraint alone lifts a threshold from −3 to 0 in ``steps`` steps.
+
+    For a layer of average share, and scores that are normal. Half the steps of the progressive phase are a good choice: with too
+    high a rate the network collapses within an epoch, with too low a one it is cut at the end of the phase.
+    """
+    if steps < 1 or not config.strength or not flops.widths:
+        raise ValueError(f"steps {steps}, strength {config.strength}, {len(flops.widths)} pruned layers: all must be above 0")
+    z = torch.special.ndtri((torch.arange(999, dtype=torch.float64) + 0.5) / 999)
+    way = sum(0.1 / float(bell(z - tau, config.delta).mean()) for tau in torch.arange(-2.95, 0, 0.1).tolist())
+    full = flops.count(flops.widths)
+    shares = [C * (full - flops.count(dict(flops.widths) | {name: C - 1})) / flops.whole for name, C in flops.widths.items()]
+    return way / (config.strength * statistics.mean(shares) * steps)
 
 
 def step_thresholds_(model: nn.Module, flops: Flops, config: LAPP) -> None:
@@ -1064,16 +1079,15 @@ def layer_times(channels: int, side: int, left: Sequence[int], *, groups: int = 
 def _recipe(name: str, pruned: bool) -> Recipe:
     """SGD as is usual for these networks; the abstract gives no recipe.
 
-    ``rate`` is lower than on the digits as there are more layers, each with a smaller share of the whole, and far more steps:
-    the progressive phase shall last for several epochs, not for several steps. It has not been tried at this size.
+    The thresholds have the rate that ``pace`` gives for half of the progressive phase. It has not been tried at this size.
     """
     made = network(name)
     if made.side == 32:
         options = dict(data="cifar10", epochs=200, batch=128, lr=cosine(0.1, 200), weight_decay=5e-4)
-        config = LAPP(target=made.target, progressive=25, rate=0.015)
+        config, images = LAPP(target=made.target, progressive=25), 50_000
     else:
         options = dict(data="imagenet", epochs=90, batch=256, lr=steps(0.1, (30, 60)), weight_decay=1e-4)
-        config = LAPP(target=made.target, progressive=12, rate=0.0024)
+        config, images = LAPP(target=made.target, progressive=12), 1_281_167
     if not pruned:
         return Recipe(build=made.build, **options)
     held: dict = {}
@@ -1081,17 +1095,19 @@ def _recipe(name: str, pruned: bool) -> Recipe:
     def build() -> nn.Module:
         held["model"] = made.build()
         held["flops"] = attach_(held["model"], config, torch.zeros(1, 3, made.side, made.side))
+        steps_ahead = config.progressive * -(-images // options["batch"]) // 2
+        held["config"] = replace(config, rate=pace(held["flops"], config, steps_ahead))
         return held["model"]
 
     def before(model: nn.Module, epoch: int, epochs: int) -> None:
         if epoch >= config.progressive:
-            finish_(model, held["flops"], config)
+            finish_(model, held["flops"], held["config"])
 
     def optimizer(model: nn.Module) -> torch.optim.Optimizer:
-        return optimiser(model, held["flops"], config, weight_decay=options["weight_decay"])
+        return optimiser(model, held["flops"], held["config"], weight_decay=options["weight_decay"])
 
     return Recipe(build=build, before_epoch=before, export=compact, optimizer=optimizer,
-                  loss=lambda: objective(held["model"], held["flops"], config), **options)
+                  loss=lambda: objective(held["model"], held["flops"], held["config"]), **options)
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
@@ -1101,5 +1117,5 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 __all__ = ["ARMS", "BYPASSES", "LAPP", "NETWORKS", "RECIPES", "RULES", "CompactConv2d", "Flops", "Network", "Progress", "Term",
            "ThresholdConv2d", "attach_", "bell", "bypass_of", "compact", "compare", "counts", "export", "facts", "finish_",
            "flops_of", "gate", "kept", "kept_by", "layer_times", "model_against_count", "narrow_widths", "network", "objective",
-           "optimiser", "projected_resnet", "prunable", "push", "remaining", "restore", "runs", "scores", "settle_", "settled",
+           "optimiser", "pace", "projected_resnet", "prunable", "push", "remaining", "restore", "runs", "scores", "settle_", "settled",
            "slim", "small_net", "snapshots", "standardise", "step_thresholds_", "train", "uniform_"]
