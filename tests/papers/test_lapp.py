@@ -624,7 +624,7 @@ def test_the_pace_against_steps_of_the_constraint_alone():
     assert lapp.pace(flops, config, 100) == pytest.approx(rate / 2)
     digits_net = small_net()
     assert lapp.pace(attach_(digits_net, LAPP(), DIGIT), LAPP(), 60) == pytest.approx(LAPP().rate, rel=0.4)
-    with pytest.raises(ValueError, match="steps 0, strength 10.0, 1 pruned layers: all must be above 0"):
+    with pytest.raises(ValueError, match=r"steps 0, strength 10\.0, 1 pruned layers: all must be above 0"):
         lapp.pace(flops, config, 0)
 
 

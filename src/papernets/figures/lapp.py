@@ -247,8 +247,8 @@ def speed(times: Mapping[str, dict]) -> go.Figure:
         figure.update_yaxes(title="% of the plain layer", rangemode="tozero", row=row, col=1)
     found = next(iter(times.values()))
     macs, taken = 100 * found["bypass.macs"] / found["full.macs"], 100 * found["bypass"] / found["full"]
-    figure.update_layout(title=f"The grouped bypass: {macs:.1f} % of the plain layer's multiply-adds, {taken:.0f} % of its time",
-                         barmode="stack", legend=dict(y=-0.14))
+    said = f"The grouped bypass: {macs:.1f} % of the plain layer's multiply-adds, {taken:.0f} % of its time"
+    figure.update_layout(title=said, barmode="stack", legend=dict(y=-0.14))
     return figure
 
 
@@ -264,6 +264,6 @@ def speed_in_words(times: Mapping[str, dict]) -> str:
             f"{100 * found['bypass'] / found['full']:.0f} % of its {found['full']:.2f} ms. With {few} filters left it has "
             f"{100 * macs / found['macs'][0]:.0f} % of the compact layer's multiply-adds and {own:.0f} % of its time; the "
             f"compact layer takes {found['index'][0]:.3f} ms with an index, {found['slice'][0]:.3f} ms with a slice, and a "
-            f"narrow plain layer of as many multiply-adds {found['narrow'][0]:.3f} ms. With {most} left: {found['index'][-1]:.3f}, "
-            f"{found['slice'][-1]:.3f} and {found['narrow'][-1]:.3f} ms.")
+            f"narrow plain layer of as many multiply-adds {found['narrow'][0]:.3f} ms. With {most} left: "
+            f"{found['index'][-1]:.3f}, {found['slice'][-1]:.3f} and {found['narrow'][-1]:.3f} ms.")
     return "\n".join(parts)

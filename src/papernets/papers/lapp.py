@@ -508,8 +508,8 @@ def uniform_(model: nn.Module, flops: Flops, target: float) -> float:
 def pace(flops: Flops, config: LAPP, steps: int) -> float:
     """The ``rate`` at which the constraint alone lifts a threshold from −3 to 0 in ``steps`` steps.
 
-    For a layer of average share, and scores that are normal. Half the steps of the progressive phase are a good choice: with too
-    high a rate the network collapses within an epoch, with too low a one it is cut at the end of the phase.
+    For a layer of average share, and scores that are normal. Half the steps of the progressive phase are a good choice: with
+    too high a rate the network collapses within an epoch, with too low a one it is cut at the end of the phase.
     """
     if steps < 1 or not config.strength or not flops.widths:
         raise ValueError(f"steps {steps}, strength {config.strength}, {len(flops.widths)} pruned layers: all must be above 0")
@@ -774,8 +774,8 @@ RULES = ("learned", "uniform", "one-shot")
 @dataclass
 class Progress:
     """What a training left. ``loss`` and ``accuracy`` (a share) after every epoch; ``remaining`` (r) and ``kept``, the
-    filters of each pruned layer, before the first epoch and after every one; ``thresholds``, ``z`` (the standardised scores) and
-    ``masks`` likewise, of the progressive phase.
+    filters of each pruned layer, before the first epoch and after every one; ``thresholds``, ``z`` (the standardised scores)
+    and ``masks`` likewise, of the progressive phase.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -1116,6 +1116,6 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 
 __all__ = ["ARMS", "BYPASSES", "LAPP", "NETWORKS", "RECIPES", "RULES", "CompactConv2d", "Flops", "Network", "Progress", "Term",
            "ThresholdConv2d", "attach_", "bell", "bypass_of", "compact", "compare", "counts", "export", "facts", "finish_",
-           "flops_of", "gate", "kept", "kept_by", "layer_times", "model_against_count", "narrow_widths", "network", "objective",
-           "optimiser", "pace", "projected_resnet", "prunable", "push", "remaining", "restore", "runs", "scores", "settle_", "settled",
-           "slim", "small_net", "snapshots", "standardise", "step_thresholds_", "train", "uniform_"]
+           "flops_of", "gate", "kept", "kept_by", "layer_times", "model_against_count", "narrow_widths", "network",
+           "objective", "optimiser", "pace", "projected_resnet", "prunable", "push", "remaining", "restore", "runs", "scores",
+           "settle_", "settled", "slim", "small_net", "snapshots", "standardise", "step_thresholds_", "train", "uniform_"]
