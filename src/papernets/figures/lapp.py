@@ -52,41 +52,45 @@ def explorer(found: Mapping[float, Progress]) -> Callable[..., go.Figure]:
         at = min(found, key=lambda target: abs(target - rho))
         run = found[at]
         e = min(epoch, len(run.z) - 1)
-        names, layers = list(run.z[e]), len(run.z[e])
-        figure = make_subplots(layers, 2, column_widths=[0.58, 0.42], horizontal_spacing=0.26, vertical_spacing=0.13,
-                               specs=[[{}, {"rowspan": 2}], [{}, None], [{}, {}]])
-        slopes = []
-        for row, name in enumerate(names, 1):
+        names, traces, shapes, slopes = list(run.z[e]), [], [], []
+        left, right, height = [0, 0.46], [0.66, 1], 1 / len(run.z[e])
+        layout: dict = {}
+        for place, name in enumerate(names):
             z, tau = torch.tensor(run.z[e][name]), run.thresholds[e][name]
             order = torch.argsort(z, descending=True, stable=True)
             kept = [run.masks[e][name][i] > 0 for i in order.tolist()]
             slopes.append(-share[name] * float(lapp.bell(z - tau, delta).sum()))
-            figure.add_bar(x=list(range(1, len(z) + 1)), y=[round(v, 2) for v in z[order].tolist()], row=row, col=1,
-                           marker=dict(color=[OURS if one else BASELINE for one in kept]), showlegend=False,
-                           hovertemplate="rank %{x}: z = %{y}<extra></extra>")
+            number, top = place + 1 if place else "", 1 - place * height
+            x, y = f"x{number}", f"y{number}"
+            traces.append(dict(type="bar", x=list(range(1, len(z) + 1)), y=[round(v, 2) for v in z[order].tolist()], xaxis=x,
+                               yaxis=y, marker=dict(color=[OURS if one else BASELINE for one in kept]),
+                               hovertemplate="rank %{x}: z = %{y}<extra></extra>"))
             line = round(max(-3.8, min(tau, 3.8)), 2)
-            figure.add_hrect(y0=max(-4, line - delta), y1=min(4, line + delta), fillcolor=ACCENTS[0], opacity=0.18,
-                             line_width=0, row=row, col=1)
-            figure.add_hline(y=line, line=dict(color=ACCENTS[0], width=2), row=row, col=1)
-            figure.update_yaxes(title="score z", range=[-4, 4], dtick=4, row=row, col=1)
-            figure.update_xaxes(title=f"layer {row + 1}: {sum(kept)} of {len(z)}", showticklabels=False,
-                                ticks="", title_standoff=2, row=row, col=1)
+            across = dict(xref=f"{x} domain", yref=y, x0=0, x1=1)
+            shapes += [dict(across, type="rect", y0=max(-4, line - delta), y1=min(4, line + delta), fillcolor=ACCENTS[0],
+                            opacity=0.18, line=dict(width=0)),
+                       dict(across, type="line", y0=line, y1=line, line=dict(color=ACCENTS[0], width=2))]
+            layout[f"xaxis{number}"] = dict(domain=left, anchor=y, showticklabels=False, ticks="", title=dict(
+                text=f"layer {place + 2}: {sum(kept)} of {len(z)}", standoff=2))
+            layout[f"yaxis{number}"] = dict(domain=[max(0, top - 0.72 * height), top], anchor=x, range=[-4, 4], dtick=4,
+                                               title=dict(text="score z"))
         r = [round(100 * value, 1) for value in run.remaining]
-        figure.add_scatter(x=list(range(len(r))), y=r, mode="lines", line=dict(color=OURS, width=2), showlegend=False, row=1,
-                           col=2, hovertemplate="epoch %{x}: %{y} %<extra></extra>")
-        figure.add_scatter(x=[e], y=[r[e]], mode="markers", marker=dict(color=OURS, size=11), showlegend=False, row=1, col=2,
-                           hovertemplate="%{y} %<extra></extra>")
-        figure.add_hline(y=100 * at, line=dict(color=BASELINE, dash="dash"), row=1, col=2)
-        figure.update_xaxes(title="epoch", range=[-0.8, len(r) - 0.2], dtick=8, row=1, col=2)
-        figure.update_yaxes(title="r (%)", range=[0, 108], row=1, col=2)
-        figure.add_bar(x=[f"{row}" for row in range(2, layers + 2)], y=[round(value, 3) for value in slopes], row=3, col=2,
-                       marker=dict(color=ACCENTS[0]), showlegend=False, hovertemplate="∂r/∂τ = %{y}<extra></extra>")
-        figure.update_yaxes(title="∂r/∂τ", range=[-0.16, 0], row=3, col=2)
-        figure.update_xaxes(title="layer", type="category", row=3, col=2)
+        traces += [dict(type="scatter", x=list(range(len(r))), y=r, mode="lines", line=dict(color=OURS, width=2), xaxis="x8",
+                        yaxis="y8", hovertemplate="epoch %{x}: %{y} %<extra></extra>"),
+                   dict(type="scatter", x=[e], y=[r[e]], mode="markers", marker=dict(color=OURS, size=11), xaxis="x8",
+                        yaxis="y8", hovertemplate="%{y} %<extra></extra>"),
+                   dict(type="bar", x=[f"{place + 2}" for place in range(len(names))], y=[round(value, 3) for value in slopes],
+                        marker=dict(color=ACCENTS[0]), xaxis="x9", yaxis="y9", hovertemplate="∂r/∂τ = %{y}<extra></extra>")]
+        shapes.append(dict(type="line", xref="x8 domain", yref="y8", x0=0, x1=1, y0=100 * at, y1=100 * at,
+                           line=dict(color=BASELINE, dash="dash")))
+        layout |= {"xaxis8": dict(domain=right, anchor="y8", title=dict(text="epoch"), range=[-0.8, len(r) - 0.2], dtick=8),
+                   "yaxis8": dict(domain=[0.5, 1], anchor="x8", title=dict(text="r (%)"), range=[0, 108]),
+                   "xaxis9": dict(domain=right, anchor="y9", title=dict(text="layer"), type="category"),
+                   "yaxis9": dict(domain=[0.06, 0.32], anchor="x9", title=dict(text="∂r/∂τ"), range=[-0.16, 0])}
         steepest = 2 + int(np.argmin(slopes))
-        figure.update_layout(bargap=0.1, title=f"Epoch {e}: {r[e]:.0f} % is left of {100 * at:.0f} % wanted; "
-                                               f"layer {steepest} yields most")
-        return figure
+        title = f"Epoch {e}: {r[e]:.0f} % is left of {100 * at:.0f} % wanted; layer {steepest} yields most"
+        return go.Figure(dict(data=traces, layout=dict(layout, shapes=shapes, showlegend=False, bargap=0.1,
+                                                       title=dict(text=title))))
 
     return draw
 
