@@ -118,6 +118,9 @@ def test_sentences_name_the_pair_and_the_verdict():
         "- 20 %: LAPP − no bypass: +2.00 points (+1.00 to +3.00): **shown**.",
         "- 40 %: LAPP − unpruned: −0.25 points (−1.00 to +0.50; the rule asks for more than −0.5): **not shown**.",
         "- Largest fall of r in one epoch, LAPP − one-shot: −0.40 (−0.50 to −0.30): **shown**."]
+    scored = row("mini.narrow", -1, 1, "open") | {"scores": {"ours": [90, 91], "baseline": [95, 96]}}
+    assert draw.evidence_in_words([scored]).splitlines()[-1] == (
+        "Mean accuracies at 20 % of the multiply-adds: narrow from the start 95.50 %, LAPP 90.50 %.")
     assert draw.evidence(rows).layout.title.text == "Of 2 differences 1 lie above zero and 0 below, 16 paired seeds"
 
 

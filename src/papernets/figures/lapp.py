@@ -215,6 +215,14 @@ def evidence_in_words(claims: Sequence[dict]) -> str:
             low, high = _interval(row)
             parts.append(f"- {other[row['id']]}: {_signed(row['ours'])} ({_signed(low)} to {_signed(high)}): "
                          f"**{row['verdict']}**.")
+    means = {}
+    for row in _points(claims):
+        other, rho = PAIRS[row["id"]]
+        if rho == 0.2 and "scores" in row:
+            means |= {"LAPP": np.mean(row["scores"]["ours"]), NAMES[other]: np.mean(row["scores"]["baseline"])}
+    if means:
+        listed = ", ".join(f"{name} {value:.2f} %" for name, value in sorted(means.items(), key=lambda item: -item[1]))
+        parts += ["", f"Mean accuracies at 20 % of the multiply-adds: {listed}."]
     return "\n".join(parts)
 
 
