@@ -98,7 +98,7 @@ def test_every_miniature_is_recorded_with_its_own_baseline():
 
 def test_titles_say_what_the_run_shows():
     runs = [run(0), run(2)]
-    assert "at most 30 % of the network in one epoch, one-shot pruning 60 %" in draw.falling(runs).layout.title.text
+    assert "at most 30 % of the network, one-shot pruning 60\u00a0%" in draw.falling(runs).layout.title.text
     assert draw.accuracies(runs).layout.title.text == "At 10 % of the multiply-adds LAPP has 91.1 %"
     other = copy.deepcopy(runs)
     for one in other:
@@ -120,7 +120,7 @@ def test_sentences_name_the_pair_and_the_verdict():
         "- Largest fall of r in one epoch, LAPP − one-shot: −0.40 (−0.50 to −0.30): **shown**."]
     scored = row("mini.narrow", -1, 1, "open") | {"scores": {"ours": [90, 91], "baseline": [95, 96]}}
     assert draw.evidence_in_words([scored]).splitlines()[-1] == (
-        "Mean accuracies at 20 % of the multiply-adds: narrow from the start 95.50 %, LAPP 90.50 %.")
+        "Mean accuracies at 20 % of the multiply-adds: narrow from the start 95.50 %; LAPP 90.50 %.")
     assert draw.evidence(rows).layout.title.text == "Of 2 differences 1 lie above zero and 0 below, 16 paired seeds"
 
 

@@ -14,7 +14,7 @@ from papernets.papers import lapp
 from papernets.papers.lapp import Progress
 
 #: The arms as the figures call them.
-NAMES = {"lapp": "LAPP", "plain": "LAPP, no bypass", "uniform": "uniform rate", "one-shot": "one-shot L1",
+NAMES = {"lapp": "LAPP", "plain": "LAPP without bypass", "uniform": "uniform rate", "one-shot": "one-shot L1",
          "narrow": "narrow from the start"}
 #: What each comparison of accuracies sets against what, and at which target.
 PAIRS = {"mini.bypass": ("plain", 0.2), "mini.bypass.p10": ("plain", 0.1), "mini.uniform": ("uniform", 0.2),
@@ -53,7 +53,7 @@ def explorer(found: Mapping[float, Progress]) -> Callable[..., go.Figure]:
         run = found[at]
         e = min(epoch, len(run.z) - 1)
         names, traces, shapes, slopes = list(run.z[e]), [], [], []
-        left, right, height = [0, 0.46], [0.66, 1], 1 / len(run.z[e])
+        left, right, height = [0, 0.42], [0.71, 1], 1 / len(run.z[e])
         layout: dict = {}
         for place, name in enumerate(names):
             z, tau = torch.tensor(run.z[e][name]), run.thresholds[e][name]
@@ -86,7 +86,7 @@ def explorer(found: Mapping[float, Progress]) -> Callable[..., go.Figure]:
         layout |= {"xaxis8": dict(domain=right, anchor="y8", title=dict(text="epoch"), range=[-0.8, len(r) - 0.2], dtick=8),
                    "yaxis8": dict(domain=[0.5, 1], anchor="x8", title=dict(text="r (%)"), range=[0, 108]),
                    "xaxis9": dict(domain=right, anchor="y9", title=dict(text="layer"), type="category"),
-                   "yaxis9": dict(domain=[0.06, 0.32], anchor="x9", title=dict(text="∂r/∂τ"), range=[-0.16, 0])}
+                   "yaxis9": dict(domain=[0.06, 0.32], anchor="x9", title=dict(text="∂r/∂τ"), range=[-0.16, 0], dtick=0.1)}
         steepest = 2 + int(np.argmin(slopes))
         title = f"Epoch {e}: {r[e]:.0f} % is left of {100 * at:.0f} % wanted; layer {steepest} yields most"
         return go.Figure(dict(data=traces, layout=dict(layout, shapes=shapes, showlegend=False, bargap=0.1,
@@ -103,8 +103,8 @@ def falling(runs: Sequence[dict], rho: float = 0.4) -> go.Figure:
     """r after every epoch, mean over the seeds."""
     series = {NAMES[name]: (100 * _mean(runs, rho, name, "remaining")).tolist() for name in lapp.ARMS}
     steepest = {name: np.mean([_steepest(run, rho, name) for run in runs]) for name in ("lapp", "one-shot")}
-    figure = plots.lines(series, f"LAPP loses at most {100 * steepest['lapp']:.0f} % of the network in one epoch, one-shot "
-                                 f"pruning {100 * steepest['one-shot']:.0f} %", "epoch", "multiply-adds left, r (%)",
+    figure = plots.lines(series, f"In one epoch LAPP loses at most {100 * steepest['lapp']:.0f} % of the network, one-shot "
+                                 f"pruning {100 * steepest['one-shot']:.0f}\u00a0%", "epoch", "multiply-adds left, r (%)",
                          at=list(range(len(next(iter(series.values()))))), ours=NAMES["lapp"],
                          colors={NAMES["plain"]: ACCENTS[0], NAMES["uniform"]: ACCENTS[1]})
     figure.add_hline(y=100 * rho, line=dict(color=BASELINE, width=1, dash="dot"))
@@ -221,7 +221,7 @@ def evidence_in_words(claims: Sequence[dict]) -> str:
         if rho == 0.2 and "scores" in row:
             means |= {"LAPP": np.mean(row["scores"]["ours"]), NAMES[other]: np.mean(row["scores"]["baseline"])}
     if means:
-        listed = ", ".join(f"{name} {value:.2f} %" for name, value in sorted(means.items(), key=lambda item: -item[1]))
+        listed = "; ".join(f"{name} {value:.2f} %" for name, value in sorted(means.items(), key=lambda item: -item[1]))
         parts += ["", f"Mean accuracies at 20 % of the multiply-adds: {listed}."]
     return "\n".join(parts)
 
