@@ -10,9 +10,10 @@ import time
 
 import pytest
 
-from papernets.bench import BenchError, bench_kernels, cleaned, errors, kernels_file, save
+from papernets.bench import BenchError, bench_kernels, errors, kernels_file, save
 from papernets.bench import _run as runs
 from papernets.bench._machine import busy, cores, describe
+from papernets.steering import cleaned
 
 ROW = {"kernel": "k", "group": "k, a", "at": "1→2", "threads": 1, "macs": 6e9, "dense": 12e9, "moved": 3e9, "peak": "fma",
        "others": 0.0,
@@ -38,8 +39,8 @@ def program(tmp_path, monkeypatch):
 def test_variables_that_steer_libraries_are_taken_out_and_named():
     steering = {"OPENBLAS_CORETYPE": "Haswell", "MKL_CBWR": "1", "OMP_NUM_THREADS": "9", "NUMBA_CPU_NAME": "generic",
                 "KMP_AFFINITY": "x", "DNNL_MAX_CPU_ISA": "SSE41", "ONEDNN_VERBOSE": "1"}
-    kept, removed = cleaned({**steering, "PATH": "/bin", "MY_OMP_NUM_THREADS": "3"})
-    assert kept == {"PATH": "/bin", "MY_OMP_NUM_THREADS": "3"}
+    kept, removed = cleaned({**steering, "PATH": "/bin", "MY_OMP_NUM_THREADS": "3", "NUMBA_CACHE_DIR": "/x"})
+    assert kept == {"PATH": "/bin", "MY_OMP_NUM_THREADS": "3", "NUMBA_CACHE_DIR": "/x"}
     assert removed == sorted(steering)
 
 

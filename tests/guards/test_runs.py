@@ -26,6 +26,20 @@ def test_a_whole_chapter_passes_and_leaves_its_results(toy):
     assert run_chapter("toy", "quick").cached
 
 
+def test_variables_that_slow_the_libraries_do_not_reach_a_chapter(toy, monkeypatch):
+    """A chapter compares milliseconds; what this shell says about OpenBLAS is no property of numpy."""
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    toy(extra="""
+        import os
+        found = os.environ.get("OPENBLAS_CORETYPE"), os.environ["OMP_NUM_THREADS"]
+        if found != (None, "1"):
+            raise ValueError(f"the chapter sees {found}")
+    """)
+    run_chapter("toy", "quick")
+    assert (os.environ["OPENBLAS_CORETYPE"], os.environ["OMP_NUM_THREADS"]) == ("Haswell", "7")
+
+
 def nothing_left(root):
     return not list((root / "_build").rglob("results.json")) and not list((root / "_build").rglob("part-*"))
 

@@ -60,11 +60,6 @@ pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.xdist_group("nu
 SEARCH = settings(max_examples=25, deadline=None, database=None, derandomize=True)
 
 
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
-
-
 @pytest.fixture(scope="module")
 def corner():
     return rulebook(corner_room().coordinates)

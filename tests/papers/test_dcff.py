@@ -51,11 +51,6 @@ ONE_HOT = DCFF(T_s=1e7, T_e=1e7)  # a temperature at which every blend is a sele
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
-
-
 # --- slow oracles, in plain Python -----------------------------------------------------------------------------------
 
 

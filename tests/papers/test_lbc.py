@@ -61,11 +61,6 @@ G24 = torch.tensor([[1, 0.5, -0.25, 2]])
 HEAD = ("classifier",)
 
 
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
-
-
 def finished(model, config):
     """Every score at random, and every removal done."""
     sparsify_(model, config)

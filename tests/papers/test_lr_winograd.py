@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from model_checks import lively
 from torch import nn
 from torch.nn import functional as F
 
@@ -46,11 +47,6 @@ from papernets.papers.lr_winograd import (
 from papernets.training import run_recipe, seed_everything
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
 
 
 def conv(Ci=6, Co=8, padding=1, bias=True, dtype=torch.float32):
@@ -353,17 +349,6 @@ def test_large_tiles_refuse_half_precision(dtype):
 
 
 # --- the packed form -------------------------------------------------------------------------------------------------
-
-
-def lively(model):
-    """Batch norms as after training."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm3d):
-            nn.init.uniform_(module.weight, 0.5, 2)
-            nn.init.normal_(module.bias)
-            module.running_mean.normal_()
-            module.running_var.uniform_(0.5, 2)
-    return model.eval()
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from model_checks import lively
 from torch import nn
 
 from papernets.cards import card
@@ -43,24 +44,8 @@ from papernets.training import fit, loader, run_recipe, seed_everything, steps
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
-
-
 def matrix(*rows):
     return torch.tensor(rows, dtype=torch.float64)
-
-
-def lively(model):
-    """Batch norms as after training, negative scales among them."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.weight, 0.5, 0.5)
-            nn.init.normal_(module.bias)
-            nn.init.normal_(module.running_mean)
-            nn.init.uniform_(module.running_var, 0.5, 2)
-    return model.eval()
 
 
 # --- the projection --------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from model_checks import lively
 from torch import nn
 from torch.nn import functional as F
 
@@ -47,22 +48,6 @@ from papernets.training import cosine, fit, loader, seed_everything
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 HAND = torch.tensor([[1, -4], [3, 0.5], [-2, 1], [0.25, 2]])[:, :, None, None]
-
-
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
-
-
-def lively(model):
-    """Batch norms as after training, so that a wrong order of channels is seen."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 2)
-            nn.init.normal_(module.bias)
-            module.running_mean.normal_()
-            module.running_var.uniform_(0.5, 2)
-    return model.eval()
 
 
 def slow_mask(W, p, N, pi):

@@ -65,11 +65,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 SEARCH = settings(max_examples=40, deadline=None, database=None, derandomize=True)
 
 
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
-
-
 def conv(inputs=3, outputs=5, stride=1, padding=1, bias=False):
     return nn.Conv2d(inputs, outputs, 3, stride, padding, bias=bias)
 

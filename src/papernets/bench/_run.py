@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from papernets import paths
@@ -14,9 +14,8 @@ from papernets.bench._machine import cores
 from papernets.bench._race import OURS
 from papernets.bench._targets import TARGETS, compare, judge
 from papernets.files import write_json
+from papernets.steering import cleaned
 
-#: Variables that begin so can make a peer slower than it is on this machine, and are taken out before measuring.
-STEERING = ("OPENBLAS_", "GOTO_", "BLIS_", "MKL_", "OMP_", "GOMP_", "KMP_", "DNNL_", "ONEDNN_", "ATEN_", "NUMBA_")
 #: Numbers of threads of a full run, and of a quick one.
 THREADS, QUICK_THREADS = (1, 2), (1,)
 
@@ -99,12 +98,6 @@ def save(result: dict) -> Path:
                          "measure again on a quiet machine")
     write_json(kernels_file(), result)
     return kernels_file()
-
-
-def cleaned(environment: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """``environment`` without the variables that steer libraries, and their names."""
-    removed = sorted(name for name in environment if name.startswith(STEERING))
-    return {name: value for name, value in environment.items() if name not in removed}, removed
 
 
 def _lines(options: dict) -> Iterator[dict]:

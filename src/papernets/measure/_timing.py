@@ -1,7 +1,12 @@
 """Seconds, measured so that a first call, a busy moment or a lazy compilation does not count."""
 
-from collections.abc import Callable
+import statistics
+import time
+from collections.abc import Callable, Hashable, Mapping
 
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
 from torch.utils.benchmark import Timer
 
 
@@ -12,3 +17,46 @@ def median_seconds(call: Callable[[], object], threads: int = 1, at_least: float
     call()
     timer = Timer("call()", globals={"call": call}, num_threads=threads)
     return timer.blocked_autorange(min_run_time=at_least).median
+
+
+def take_turns(calls: Mapping[Hashable, Callable[[], object]], expected: Mapping[Hashable, object] | None = None, *,
+               repeats: int = 15, inner: int = 9, threads: int = 1, tolerance: float = 1e-4) -> dict[Hashable, list[float]]:
+    """Milliseconds of each of ``calls``, turn by turn: all take part in every turn, so a busy moment hits all alike.
+
+    In its turn a call is repeated ``inner`` times, and the median counts. Before, each is called once, without gradients and
+    not timed, and its result compared with that of its name in ``expected`` (an array or a tensor).
+
+    Raises:
+        ValueError: A result differs by more than ``tolerance`` of the largest number expected; no time is quoted then.
+    """
+    if not calls or min(repeats, inner, threads) < 1:
+        raise ValueError(f"{len(calls)} calls, repeats {repeats}, inner {inner}, threads {threads}; each is at least 1")
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with threadpool_limits(threads), torch.no_grad():
+            for name, call in calls.items():
+                found = call()
+                if expected is not None and name in expected:
+                    _compare(name, np.asarray(found), np.asarray(expected[name], np.float64), tolerance)
+            taken = {name: [] for name in calls}
+            for _ in range(repeats):
+                for name, call in calls.items():
+                    taken[name].append(1e3 * statistics.median(_seconds(call) for _ in range(inner)))
+    finally:
+        torch.set_num_threads(before)
+    return taken
+
+
+def _compare(name: Hashable, found: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
+    if found.shape != expected.shape:
+        raise ValueError(f"{name} gives the shape {found.shape} and not {expected.shape}; no time is quoted")
+    gap, largest = np.abs(found - expected).max(initial=0), np.abs(expected).max(initial=0)
+    if not gap <= tolerance * largest:  # written so that NaN is a difference
+        raise ValueError(f"{name} differs by {gap:.3g} where the largest number is {largest:.3g}; no time is quoted")
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin

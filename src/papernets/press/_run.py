@@ -23,6 +23,7 @@ from papernets import paths
 from papernets.cards import Card, card
 from papernets.files import write_json, write_text
 from papernets.provenance import own_hash, run_key, versions
+from papernets.steering import cleaned
 
 #: Loaded by jsonschema for a kind of address that no notebook has; it builds a grammar, which takes 0.9 s at every start.
 _NEEDLESS = 'import sys; sys.modules.setdefault("rfc3987_syntax", None)'
@@ -126,7 +127,8 @@ def _check_parameters(source: Path, parameters: dict) -> None:
 def _execute(paper: Card, source: Path, part: Path, parameters: dict, profile: str, progress: bool) -> None:
     output, raw = part / "notebook.ipynb", part / "raw.json"
     start, made_from = time.monotonic(), own_hash(paper)  # before: a file may be edited while a long run goes on
-    environment = {"PAPERNETS_RESULT": str(raw), "PAPERNETS_ROOT": str(paths.root()),
+    environment = {**dict.fromkeys(cleaned(os.environ)[1]),  # chapters measure, too, and on one thread
+                   "PAPERNETS_RESULT": str(raw), "PAPERNETS_ROOT": str(paths.root()),
                    "PAPERNETS_BOOK": "1" if profile == "book" else None,
                    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")}
     with _environment(environment):

@@ -1,0 +1,14 @@
+"""Variables of the environment that make the libraries we measure against slower, or faster, than they are by themselves."""
+
+from collections.abc import Mapping
+
+#: What the names of such variables begin with.
+STEERING = ("OPENBLAS_", "GOTO_", "BLIS_", "MKL_", "OMP_", "GOMP_", "KMP_", "DNNL_", "ONEDNN_", "ATEN_", "NUMBA_")
+#: This one says where compiled kernels are kept, and changes no speed.
+HARMLESS = ("NUMBA_CACHE_DIR",)
+
+
+def cleaned(environment: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """``environment`` without the variables that steer libraries, and their names."""
+    removed = sorted(name for name in environment if name.startswith(STEERING) and name not in HARMLESS)
+    return {name: value for name, value in environment.items() if name not in removed}, removed
