@@ -24,7 +24,7 @@ Differs: ``until`` may end the evolution. The code's last one changes a network 
 import copy
 import functools
 import math
-import time
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -36,9 +36,9 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from papernets.data import ImageFolder, digits, photograph_patches
-from papernets.measure import macs, parameters
+from papernets.measure import macs, parameters, take_turns
 from papernets.nn import VGG, ConvNet, MobileNetV1, MobileNetV2, ResNetBasic, ResNetCIFAR, chosen
-from papernets.training import Recipe, cosine, fit, loader, logits, seed_everything, single_thread, steps
+from papernets.training import Recipe, fit, loader, logits, seed_everything, single_thread, steps
 
 # ---------------------------------------------------------------------------------------------------------------------
 # 1. Functions on tensors
@@ -455,7 +455,8 @@ def facts(seed: int = 0) -> dict[str, float]:
 ARMS = {"plain": None, **{mix: WE(mix=mix) for mix in MIXES + REFILLS}, "wide": WE(local=0.5),
         "falling": WE(rate=0.6, schedule=Falling())}
 #: Readers of the small tasks, by name.
-TASKS = {"digits": lambda train, seed: digits(train, seed), "patches": lambda train, seed: photograph_patches(train, 1000, seed)}
+TASKS = {"digits": lambda train, seed: digits(train, seed),
+         "patches": lambda train, seed: photograph_patches(train, 1000, seed)}
 #: Networks for them, by name: 160 filters of which 96 are pointwise, and 80 filters that are all 3×3.
 SMALL = {"mobile": TinyMobileNet, "conv": lambda channels=1, stride=1: ConvNet((16, 32, 32), channels=channels)}
 #: How a run may start: as usual; with three quarters of all filters scaled down; or with their batch norm's scales, too.
@@ -484,7 +485,7 @@ def compare(seed: int, *, task: str = "digits", net: str = "mobile", start: str 
     """Several arms for one seed: same first weights, same order of the data, same number of epochs.
 
     The recipe in small: the learning rate falls to a tenth after 30, 60 and 90 % of the epochs, and the schedule of ρ is
-    shortened alike. Nothing evolves after the last epoch, so what is evaluated has been trained. ``start`` is one of ``STARTS``.
+    shortened alike. Nothing evolves after the last epoch, so what is evaluated has been trained. ``start``: one of ``STARTS``.
 
     By arm: test ``accuracy`` (a share), the number of ``weak`` filters at the end, the ``relative`` importances, and how many
     filters ``evolved`` after every epoch, and how many of all were ``pointwise``. ``start`` are the importances at first.
@@ -520,9 +521,51 @@ def compare(seed: int, *, task: str = "digits", net: str = "mobile", start: str 
     return found
 
 
-def training_cost(seed: int = 0, repeats: int = 5) -> dict[str, float]:
-    """Milliseconds of one evolution and of one epoch of training, on one thread: a network by name and quantity."""
-    raise NotImplementedError
+def training_cost(seed: int = 0, repeats: int = 5) -> dict[str, dict[str, float]]:
+    """Milliseconds of one evolution beside training, on one thread, medians over turns; by network.
+
+    "tiny": an ``epoch`` of the small MobileNet on 300 digits. "mobilenetv2": a ``step`` of the one for CIFAR-100, on two images
+    only. Every call starts from the same weights, and the time to put them there is in it.
+    """
+    def fresh(model: nn.Module) -> Callable[[], None]:
+        first = [value.detach().clone() for value in model.state_dict().values()]
+
+        def restore() -> None:
+            for value, old in zip(model.state_dict().values(), first):
+                value.copy_(old)
+        return restore
+
+    def evolve(model: nn.Module, restore: Callable[[], None]) -> None:
+        restore()
+        evolve_(model, Evolution(), 0)
+
+    with single_thread():
+        seed_everything(seed)
+        tiny, large = TinyMobileNet(), CIFAR_NETWORKS["mobilenetv2"](100)
+        for model in (tiny, large):
+            damage_(model, seed=seed, scales=True)
+        train, image = loader(digits(300, seed)[0], 32, True), torch.randn(2, 3, 32, 32)
+        optimizer = torch.optim.SGD(large.parameters(), 1e-6, momentum=0.9)
+        back = {"tiny": fresh(tiny), "mobilenetv2": fresh(large)}
+
+    def epoch() -> None:
+        back["tiny"]()
+        with torch.enable_grad():
+            fit(tiny, train, None, epochs=1, lr=steps(0.01, ()), seed=seed)
+
+    def step() -> None:
+        back["mobilenetv2"]()
+        with torch.enable_grad():
+            optimizer.zero_grad()
+            F.cross_entropy(large.train()(image), torch.zeros(len(image), dtype=torch.long)).backward()
+            optimizer.step()
+
+    calls = {("tiny", "evolution"): lambda: evolve(tiny, back["tiny"]), ("tiny", "epoch"): epoch,
+             ("mobilenetv2", "evolution"): lambda: evolve(large, back["mobilenetv2"]), ("mobilenetv2", "step"): step}
+    found: dict[str, dict[str, float]] = {"tiny": {}, "mobilenetv2": {}}
+    for (network, what), times in take_turns(calls, repeats=repeats, inner=1).items():
+        found[network][what] = statistics.median(times)
+    return found
 
 
 def smoothed(outputs: torch.Tensor, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
