@@ -134,12 +134,15 @@ class MiniatureClaim(_Claim):
 
 
 class FullClaim(_Claim):
-    """Needs the real data set or an accelerator: the command that starts it, and what it would cost."""
+    """Needs the real data set or an accelerator: the command that starts it, and what it would cost.
+
+    An empty ``recipe`` says that nobody has written one yet, and a chapter with such a claim does not count as complete.
+    """
 
     kind: Literal["full"]
     paper: float | str
     accept: Tolerance | Interval
-    recipe: str = Field(min_length=1)
+    recipe: str
     cost: str = Field(min_length=1)
 
 

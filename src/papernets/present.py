@@ -42,7 +42,9 @@ def table(rows, card: Card | None = None, evidence: Sequence[dict] = ()) -> str:
     full = [row for row in rows if row["kind"] == "full"] if len(rows) > 1 else []
     found = _rows([row for row in rows if row not in full], card)
     if full:
-        found += (f"<details><summary>{len(full)} claims need the real data set or an accelerator; each has a command"
+        missing = sum(not row["recipe"] for row in full)
+        commands = f"{missing} of them have no command yet" if missing else "each has a command"
+        found += (f"<details><summary>{len(full)} claims need the real data set or an accelerator; {commands}"
                   f"</summary>{_rows(full, card)}</details>")
     return found
 
@@ -61,8 +63,9 @@ def _rows(rows: list[dict], card: Card | None) -> str:
             ours += f"<br><small>(this run: {live['ours']:+.2f}, {live['seeds']} seed{'s' * (live['seeds'] > 1)})</small>"
         below = row.get("why") or (row.get("baseline") and f"against: {row['baseline']}") or ""
         small = f"<br><small>{html.escape(below)}</small>" if below else ""
-        if row.get("recipe"):
-            small = f"<br><small><code>{html.escape(row['recipe'])}</code>, {html.escape(row['cost'])}</small>"
+        if row["kind"] == "full":
+            command = f"<code>{html.escape(row['recipe'])}</code>" if row["recipe"] else "no command yet"
+            small = f"<br><small>{command}, {html.escape(row['cost'])}</small>"
         paper = html.escape(number_text(row["paper"])) + ("" if isinstance(row["paper"], str) else f" {unit}")
         cells = "".join(f'<td data-label="{label}"><span>{text}</span></td>' for label, text in
                         (("paper", paper), ("ours", ours), ("verdict", badge(row["verdict"]))))

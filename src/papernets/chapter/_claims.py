@@ -42,7 +42,8 @@ class Claims:
         if id in self._rows:
             raise ValueError(f"claim {id!r} is already recorded; a claim is recorded once")
         if isinstance(claim, FullClaim):
-            raise ValueError(f"claim {id!r} is of kind full and stays open here; it is run with: {claim.recipe}")
+            raise ValueError(f"claim {id!r} is of kind full and stays open here; it is run with: "
+                             f"{claim.recipe or 'a command that is not written yet'}")
         if isinstance(claim, ExactClaim):
             if value is None or ours is not None or baseline is not None:
                 raise ValueError(f"claim {id!r} is exact: record it by one value")

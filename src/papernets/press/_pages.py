@@ -7,7 +7,7 @@ from papernets.cards import FAMILIES
 from papernets.present import badge, header_html, number_text, venue_text
 from papernets.press._results import Status
 
-_STATE_WORDS = {"planned": "planned", "method": "method ready", "chapter": "no evidence yet", "validated": "validated",
+_STATE_WORDS = {"planned": "planned", "method": "method ready", "chapter": "not complete", "validated": "validated",
                 "stale": "evidence is stale"}
 
 

@@ -53,7 +53,9 @@ def status(card: Card) -> Status:
         return Status(card, "chapter", (), {})
     found = read_results(file)
     fresh = found["made_by"]["hash"] == own_hash(card) and found["profile"] == "evidence"
-    return Status(card, "validated" if fresh else "stale", tuple(found["claims"]), found["made_by"])
+    started = all(claim.recipe for claim in card.claims if claim.kind == "full")
+    state = "stale" if not fresh else "validated" if started else "chapter"
+    return Status(card, state, tuple(found["claims"]), found["made_by"])
 
 
 def statuses() -> list[Status]:
