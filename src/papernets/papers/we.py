@@ -521,6 +521,29 @@ def compare(seed: int, *, task: str = "digits", net: str = "mobile", start: str 
     return found
 
 
+#: The comparisons of the chapter, by name: settings of ``compare``.
+EXPERIMENTS: dict[str, dict] = {
+    "healthy": dict(epochs=30, arms=("plain", "dominant", "wide", "falling")),
+    "long": dict(epochs=90),
+    "patches": dict(task="patches", net="conv", train=500, epochs=12, arms=("plain", "dominant", "official")),
+    "scaled": dict(start="scaled", epochs=15),
+    "dead": dict(start="dead", net="conv", epochs=15, arms=("plain", "dominant", "official", "copy", "renew")),
+    "dead mobile": dict(start="dead", epochs=15)}
+
+
+def experiments(seed: int, share: float = 1.0, names: Sequence[str] = tuple(EXPERIMENTS)) -> dict[str, dict]:
+    """Those of ``EXPERIMENTS`` called ``names``, for one seed; a ``share`` below 1 takes fewer epochs and training images."""
+    if not 0 < share <= 1:
+        raise ValueError(f"share is {share}; it is above 0 and at most 1")
+    found = {}
+    for name in names:
+        options = EXPERIMENTS[name]
+        shorter = {"epochs": max(2, round(share * options["epochs"])),
+                   "train": max(50, 10 * round(share * options.get("train", 300) / 10))}
+        found[name] = compare(seed, **options | shorter)
+    return found
+
+
 def training_cost(seed: int = 0, repeats: int = 5) -> dict[str, dict[str, float]]:
     """Milliseconds of one evolution beside training, on one thread, medians over turns; by network.
 
@@ -625,7 +648,8 @@ def _recipes() -> dict[str, Callable[[], Recipe]]:
 
 RECIPES: dict[str, Callable[[], Recipe]] = _recipes()
 
-__all__ = ["ARMS", "CIFAR", "CIFAR_NETWORKS", "IMAGENET", "IMAGENET_NETWORKS", "KINDS", "MIXES", "RECIPES", "REFILLS", "SMALL",
-           "STARTS", "TASKS", "VARIANTS", "WE", "WE_IMAGENET", "Change", "Evolution", "Falling", "Stages", "TinyMobileNet",
-           "compare", "cross_kernels", "cross_pointwise", "damage_", "evolve_", "facts", "for_small_images", "importance",
-           "match", "mixture", "populations", "relative_importance", "select", "smoothed", "threshold", "training_cost", "weak"]
+__all__ = ["ARMS", "CIFAR", "CIFAR_NETWORKS", "EXPERIMENTS", "IMAGENET", "IMAGENET_NETWORKS", "KINDS", "MIXES", "RECIPES",
+           "REFILLS", "SMALL", "STARTS", "TASKS", "VARIANTS", "WE", "WE_IMAGENET", "Change", "Evolution", "Falling", "Stages",
+           "TinyMobileNet", "compare", "cross_kernels", "cross_pointwise", "damage_", "evolve_", "experiments", "facts",
+           "for_small_images", "importance", "match", "mixture", "populations", "relative_importance", "select", "smoothed",
+           "threshold", "training_cost", "weak"]
