@@ -102,7 +102,7 @@ def explore_evolution(rule: str = "3×3, strong prevails", rate: float = 0.2, lo
         xs, ys = [*xs, *(i + 1 + t * (o - i)).tolist(), None], [*ys, *(10**heights).tolist(), None]
     figure.add_scatter(x=xs or [None], y=ys or [None], mode="lines+markers", showlegend=False, hoverinfo="skip", row=1, col=1,
                        line=dict(color=OURS, width=1.4, shape="spline"),
-                       marker=dict(size=[9 if (k + 2) % 10 == 1 else 0 for k in range(max(1, len(xs)))], symbol="arrow",
+                       marker=dict(size=[9 if k % 10 == 8 else 0 for k in range(max(1, len(xs)))], symbol="arrow",
                                    angleref="previous", color=OURS))
     lines = {"weak in the network": (100 * theta / float(a.max()), "dash"), "weak in the layer": (100 * local, "dot")}
     for name, (height, dash) in lines.items():
@@ -215,8 +215,8 @@ def scaled_start(runs: Runs) -> go.Figure:
 def overtaken_in_words(runs: Runs) -> str:
     found = overtaken(runs)
     untouched = found["weak"] - found["scaled"]
-    return (f"In these runs {found['weak']:.0f} of {len(runs[0]['scaled']['start'])} filters end below a tenth of their layer's "
-            f"largest. Of these {found['scaled']:.0f} had been scaled down, and {untouched:.0f} had been left alone.")
+    return (f"In these runs {found['weak']:.0f} of {len(runs[0]['scaled']['start'])} filters end below a tenth of the largest "
+            f"of their layer. Of these {found['scaled']:.0f} had been scaled down, and {untouched:.0f} had been left alone.")
 
 
 def records(runs: Runs) -> dict[str, tuple[list[float], list[float]]]:
