@@ -688,3 +688,26 @@ def test_imagenet_recipes_ask_for_their_data(name, tmp_path):
     with pytest.raises(ValueError, match="train is not a folder"):
         run_recipe(RECIPES[name](), tmp_path / "run", data=tmp_path)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_recipe_runs_on_an_archive_in_the_published_format(write_archive, tmp_path):
+    """Two epochs with evolution end elsewhere than without, in a network that loads anywhere, and the counters are saved."""
+    def batch(count):
+        pixels = torch.randint(0, 256, (count, 3073), dtype=torch.uint8)
+        pixels[:, 0] %= 10
+        return pixels.numpy().tobytes()
+
+    members = {f"data_batch_{index}.bin": batch(4) for index in range(1, 6)}
+    members |= {"test_batch.bin": batch(6), "batches.meta.txt": "\n".join("abcdefghij").encode()}
+    archive = write_archive((f"cifar-10-batches-bin/{name}", content) for name, content in members.items())
+    weights = []
+    for name in ("resnet20-cifar10", "resnet20-cifar10-plain"):
+        run_recipe(RECIPES[name](), tmp_path / name, data=archive, epochs=1, workers=0)
+        ResNetCIFAR(20).load_state_dict(torch.load(tmp_path / name / "best.pt", weights_only=True))
+        weights.append(torch.load(tmp_path / name / "last.ckpt", weights_only=True))
+    assert set(weights[0]["carried.plugin"]["counters"]) == set(KINDS) and "carried.plugin" not in weights[1]
+    before, after = (one["model"] for one in weights)
+    assert before.keys() == after.keys() and any(not torch.equal(before[name], after[name]) for name in before)
+    best = (torch.load(tmp_path / name / "best.pt", weights_only=True) for name in
+            ("resnet20-cifar10", "resnet20-cifar10-plain"))
+    assert same(*best)  # of the epoch before the first evolution
