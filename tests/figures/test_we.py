@@ -122,7 +122,9 @@ def test_who_is_overtaken():
     found = draw.overtaken([run()])
     assert found == {"weak": 2, "scaled": 1}
     assert draw.scaled_start([run()]).layout.title.text == "2 filters end as weak; 1 of them were never touched"
-    assert "2 of 4 filters end below a tenth" in draw.overtaken_in_words([run()])
+    said = draw.overtaken_in_words([run()])
+    assert "2 of 4 filters end below a tenth" in said
+    assert said.endswith("ends with 10 such filters, and 1 filters evolve in a whole run, 0 of them 1×1.")
     scaled, alone = draw.scaled_start([run()]).data
     assert list(scaled.x) == pytest.approx([0.1, 0.1]) and list(alone.x) == pytest.approx([100, 90])
 

@@ -213,10 +213,15 @@ def scaled_start(runs: Runs) -> go.Figure:
 
 
 def overtaken_in_words(runs: Runs) -> str:
+    """Which filters count as weak after plain training from a scaled start; and how few there are after a healthy one."""
     found = overtaken(runs)
     untouched = found["weak"] - found["scaled"]
+    arms = [run["healthy"]["arms"] for run in runs]
+    evolved, pointwise = (float(np.mean([np.sum(arm["dominant"][key]) for arm in arms])) for key in ("evolved", "pointwise"))
     return (f"In these runs {found['weak']:.0f} of {len(runs[0]['scaled']['start'])} filters end below a tenth of the largest "
-            f"of their layer. Of these {found['scaled']:.0f} had been scaled down, and {untouched:.0f} had been left alone.")
+            f"of their layer. Of these {found['scaled']:.0f} had been scaled down, and {untouched:.0f} had been left alone. "
+            f"From a healthy start plain training ends with {_mean(runs, 'healthy', 'plain', 'weak'):.0f} such filters, and "
+            f"{evolved:.0f} filters evolve in a whole run, {pointwise:.0f} of them 1×1.")
 
 
 def records(runs: Runs) -> dict[str, tuple[list[float], list[float]]]:
