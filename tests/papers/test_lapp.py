@@ -189,6 +189,33 @@ def test_compact_networks_agree_and_cost_what_the_formula_says(name, bypass):
     assert flops.whole == macs(build(), example) and not any(isinstance(m, ThresholdConv2d) for m in small.modules())
 
 
+@pytest.mark.parametrize("bypass", lapp.BYPASSES)
+@pytest.mark.parametrize("name", ["small", "resnet", "vgg", "mobilenet"])
+def test_a_budget_of_parameters_counts_weights(name, bypass):
+    build, shape, options = NETS[name]
+    model, example = build(), torch.randn(shape)
+
+    def weights(net):
+        return sum(m.weight.numel() for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear))
+
+    whole = weights(model)
+    flops = attach_(model, LAPP(target=0.999, bypass=bypass, budget="params", **options), example)
+    lively(model)
+    settle_randomly(model)
+    assert flops.whole == whole and flops.count(kept(model)) == weights(compact(model, example))
+
+
+def test_a_target_of_parameters_is_hit():
+    data = digits(64, 0)
+    loaders = loader(data[0], 32, True), None
+    small, progress = train(small_net((8, 16, 16, 16)), loaders, LAPP(target=0.5, budget="params", progressive=1), epochs=2)
+    weights = sum(m.weight.numel() for m in small.modules() if isinstance(m, nn.Conv2d | nn.Linear))
+    whole = sum(m.weight.numel() for m in small_net((8, 16, 16, 16)).modules() if isinstance(m, nn.Conv2d | nn.Linear))
+    assert 0.42 < weights / whole <= 0.5 and progress.remaining[-1] == pytest.approx(weights / whole)
+    with pytest.raises(ValueError, match="budget is 'bytes'; choose from macs, params"):
+        LAPP(budget="bytes")
+
+
 def test_the_formula_by_hand():
     """16 to 16 channels, 32×32: a plain layer, and what is left of it."""
     model = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16))

@@ -166,7 +166,8 @@ SCORES = ("l1", "bn")
 
 @dataclass(frozen=True)
 class LAPP:
-    """How a network is pruned. ``target`` (ρ) is the share of multiply-accumulates that is to be left.
+    """How a network is pruned. ``target`` (ρ) is the share of multiply-accumulates that is to be left; with ``budget``
+    "params" it is a share of the weights of convolutions and linear layers.
 
     ``bypass`` is a grouped 1×1 convolution, a depthwise one, or None. ``groups`` (g) is lowered where it does not divide the
     channels. ``score`` ranks filters by their mean absolute weight (``"l1"``) or by |γ| of their batch norm (``"bn"``).
@@ -175,6 +176,7 @@ class LAPP:
     """
 
     target: float = 0.4
+    budget: str = "macs"
     bypass: str | None = "grouped"
     groups: int = 8
     score: str = "l1"
@@ -191,7 +193,7 @@ class LAPP:
         if not 0 < self.target <= 1:
             raise ValueError(f"target {self.target} is outside (0, 1]; the nearest is {1 if self.target > 1 else 0.01}")
         for name, value, options in (("bypass", self.bypass, BYPASSES), ("score", self.score, SCORES),
-                                     ("push", self.push, ("hinge", "square"))):
+                                     ("push", self.push, ("hinge", "square")), ("budget", self.budget, ("macs", "params"))):
             if value not in options:
                 raise ValueError(f"{name} is {value!r}; choose from {', '.join(map(str, options))}")
         if not isinstance(self.groups, int) or self.groups < 1:
@@ -384,7 +386,8 @@ def _readers(plain: nn.Module, name: str, example: torch.Tensor) -> dict[str, in
 def flops_of(model: nn.Module, found: Sequence[str], config: LAPP, example: torch.Tensor) -> tuple[Flops, set[str]]:
     """F of the plain ``model`` if the convolutions ``found`` are pruned, and which of these cannot be removed from the rest."""
     modules, example = dict(model.named_modules()), example[:1]
-    costs = {name: cost.macs for name, cost in count(model, example).items() if cost.macs}
+    costs = {name: cost.macs if config.budget == "macs" else modules[name].weight.numel()
+             for name, cost in count(model, example).items() if cost.macs}
     follows: dict[str, str] = {name: name for name in found}
     reads: dict[str, list[tuple[str, int]]] = {}
     joined = set(found)
