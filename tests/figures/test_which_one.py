@@ -63,6 +63,12 @@ def test_differences_name_those_that_are_shown():
     assert figure.data[0].y[-1] == "LAPP" and figure.data[0].x[-1] == 0.75 and len(figure.data[0].y) == 8
 
 
+def test_one_seed_is_a_point_and_beats_nobody():
+    alone = [{"id": f"{slug.removeprefix('lr-')}.macs.accuracy", "kind": "miniature", "ours": 3.0} for slug in PAPERS]
+    figure = draw.against_narrow(alone)
+    assert "nothing beats" in figure.layout.title.text and set(figure.data[0].x) == {3.0}
+
+
 def test_times_are_counted():
     names = [f"{slug.removeprefix('lr-')}.time" for slug in PAPERS]
     found = [claim(name, -2, -1) for name in names[:3]] + [claim(name, -2, 1) for name in names[3:]]
@@ -75,7 +81,8 @@ def test_the_table_has_the_best_first():
 
 
 def test_the_advice_is_made_of_the_numbers():
-    text = draw.advice(rows(), [claim("lapp.macs.accuracy", 1, 2), claim("dcff.macs.accuracy", -1, 2)])
+    names = [f"{slug.removeprefix('lr-')}.{budget}.accuracy" for slug in PAPERS for budget in ("macs", "params")]
+    text = draw.advice(rows(), [claim(name, 1 if name == "lapp.macs.accuracy" else -1, 2) for name in names])
     assert "means over 3 seeds" in text and "At equal multiply-adds** the most accurate is LAPP with 75.0 %" in text
     assert "beyond doubt: LAPP." in text and "beyond doubt: none." in text
     assert "no time saved:** " in text and "The dearest training" in text
