@@ -115,8 +115,11 @@ def _narrow(task: Task, budget: str, trained: nn.Module) -> nn.Module:
 
 
 def _lapp(task: Task, budget: str, trained: nn.Module) -> nn.Module:
-    config = lapp.LAPP(target=budgets()[budget] / size(network())[budget], budget=budget, ignore=STEM,
-                       progressive=max(1, task.epochs // 2))
+    whole, left = size(network()), budgets()
+    norms = 10 + 2 * WIDTHS[0] + 4 * sum(WIDTHS[1:])  # at most: those behind filters and bypasses, which LAPP does not count
+    share = {"macs": left["macs"] / whole["macs"],
+             "params": (left["params"] - norms) / (whole["params"] - 10 - 2 * sum(WIDTHS))}
+    config = lapp.LAPP(target=share[budget], budget=budget, ignore=STEM, progressive=max(1, task.epochs // 2))
     return lapp.train(task.start(), (task.loader(), None), config, epochs=task.epochs, lr=cosine(task.lr, task.epochs),
                       seed=task.seed, example=EXAMPLE)[0].eval()
 
