@@ -33,7 +33,7 @@ def run(capfd, *words):
     (("site", "dcfg"), "the nearest is 'dcff'"),
     (("train", "dcff"), "give a recipe with --config: vgg16-cifar10"),
     (("train", "dcff", "--config", "vgg17"), "dcff has no recipe 'vgg17': vgg16-cifar10"),
-    (("train", "lapp", "--config", "x"), "lapp is planned and has no recipe yet"),
+    (("train", "syntalker", "--config", "x"), "syntalker is planned and has no recipe yet"),
     (("train", "dcff", "--config", "vgg16-cifar10", "--data", "/no/such/file.tar.gz"), "/no/such/file.tar.gz: no such file"),
     (("train", "dcff", "--config", "resnet50-b-imagenet"), "imagenet cannot be fetched; give its folder with --data"),
     (("train", "dcff", "--config", "resnet50-b-imagenet", "--data", "/no/such"), "/no/such/train is not a folder"),

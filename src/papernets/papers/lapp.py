@@ -805,6 +805,9 @@ def train(model: nn.Module, loaders: tuple, config: LAPP = LAPP(), *, epochs: in
     ``model`` stays as it is. ``lr`` is a schedule over all epochs, a cosine from 0.05 if left out. ``options`` are those of
     ``fit``, such as ``augment`` and ``fabric``. The ``rule`` is one of ``RULES``; all but the first are baselines.
 
+    ``config.rate`` belongs to the number of steps and of layers. For other networks than small ones ask ``pace``:
+    ``pace(attach_(copy.deepcopy(model), config, example), config, steps)``, with half the steps of the progressive phase.
+
     >>> small, progress = train(ResNetCIFAR(20), loaders, LAPP(target=0.4), epochs=200)
     """
     if rule not in RULES:
