@@ -219,8 +219,8 @@ def overtaken_in_words(runs: Runs) -> str:
     arms = [run["healthy"]["arms"] for run in runs]
     evolved, pointwise = (float(np.mean([np.sum(arm["dominant"][key]) for arm in arms])) for key in ("evolved", "pointwise"))
     return (f"In these runs {found['weak']:.1f} of {len(runs[0]['scaled']['start'])} filters end below a tenth of the "
-            f"largest of their layer, in the mean. Of these {found['scaled']:.1f} had been scaled down, and {untouched:.1f} had "
-            "been left alone. "
+            f"largest of their layer, in the mean. Of these {found['scaled']:.1f} had been scaled down, and {untouched:.1f} "
+            "had been left alone. "
             f"From a healthy start plain training ends with {_mean(runs, 'healthy', 'plain', 'weak'):.0f} such filters, and "
             f"{evolved:.0f} filters evolve in a whole run, {pointwise:.0f} of them 1×1.")
 
