@@ -3,7 +3,7 @@
 import html
 from collections.abc import Sequence
 
-from papernets.cards import FAMILIES, Card, Claim
+from papernets.cards import FAMILIES, Card, Claim, Comparison
 
 
 def number_text(value) -> str:
@@ -94,14 +94,17 @@ def venue_text(card: Card) -> str:
     return html.escape(card.venue if str(card.year) in card.venue else f"{card.venue} {card.year}".strip())
 
 
-def header_html(card: Card, results: list[dict], stale: bool = False) -> str:
+def header_html(card: Card | Comparison, results: list[dict], stale: bool = False) -> str:
     """Title, authors, venue, links, family, reading time, and a badge a verdict that leads to the claims table."""
-    links = []
-    if card.arxiv:
-        links.append(f'<a href="https://arxiv.org/abs/{html.escape(card.arxiv)}">arXiv {html.escape(card.arxiv)}</a>')
-    if card.code:
-        links.append(f'<a href="{html.escape(card.code)}">authors\' code</a>')
-    facts = " · ".join([html.escape(", ".join(card.authors)), venue_text(card), *links])
+    if isinstance(card, Comparison):
+        facts = html.escape(card.summary)
+    else:
+        links = []
+        if card.arxiv:
+            links.append(f'<a href="https://arxiv.org/abs/{html.escape(card.arxiv)}">arXiv {html.escape(card.arxiv)}</a>')
+        if card.code:
+            links.append(f'<a href="{html.escape(card.code)}">authors\' code</a>')
+        facts = " · ".join([html.escape(", ".join(card.authors)), venue_text(card), *links])
     about = (f"{FAMILIES[card.family]} · {card.minutes} minutes to read · under a minute to run · "
              f"{len(card.claims)} claims")
     counts = counted(results) if results else {"open": len(card.claims)}

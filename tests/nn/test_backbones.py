@@ -4,11 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from papernets.measure import macs
 from papernets.nn import (
     GOOGLENET_WIDTHS,
     VGG,
     VGG16_WIDTHS,
     ConvNet,
+    DenseNetCIFAR,
     GoogLeNet,
     MobileNetV1,
     MobileNetV2,
@@ -68,6 +70,17 @@ def googlenet_parameters(widths, classes):
     return total + (before + 1) * classes
 
 
+def densenet_parameters(depth, growth, classes):
+    """Every layer: a batch norm on all channels so far, and a 3×3 convolution to ``growth`` new ones."""
+    n, total, width = (depth - 4) // 3, 27 * 2 * growth, 2 * growth
+    for stage in range(3):
+        for _ in range(n):
+            total += 2 * width + 9 * width * growth
+            width += growth
+        total += (2 * width + width**2) if stage < 2 else 2 * width
+    return total + (width + 1) * classes
+
+
 def plain_inner(depth, stages=(16, 32, 64)):
     return [width for width in stages for _ in range((depth - 2) // 6)]
 
@@ -111,6 +124,26 @@ def test_googlenet_parameters(widths, classes):
     assert size(on_meta(lambda: GoogLeNet(widths, classes))) == googlenet_parameters(widths, classes)
 
 
+@pytest.mark.parametrize(("depth", "growth", "classes"), [(40, 12, 10), (13, 5, 7)])
+def test_densenet_parameters(depth, growth, classes):
+    assert size(on_meta(lambda: DenseNetCIFAR(depth, growth, classes))) == densenet_parameters(depth, growth, classes)
+
+
+def test_densenet40_costs_what_is_published():
+    with torch.device("meta"):
+        model = DenseNetCIFAR()
+        assert size(model) == 1_059_298 and macs(model, torch.empty(1, 3, 32, 32)) == 282_917_328
+
+
+def test_a_dense_layer_hands_on_what_it_read(one_thread):
+    torch.manual_seed(0)
+    model = DenseNetCIFAR(10, 5).eval()
+    x = torch.randn(2, 10, 9, 7)
+    with torch.no_grad():
+        y = model.blocks[1](model.blocks[0](x))
+    assert y.shape == (2, 20, 9, 7) and torch.equal(y[:, :10], x) and y[:, 15:].abs().sum() > 0
+
+
 def test_convnet_parameters():
     model = ConvNet((5, 7, 11), classes=3, channels=2)
     assert size(model) == conv(2, 5, 3) + conv(5, 7, 3) + conv(7, 11, 3) + 12 * 3
@@ -123,8 +156,9 @@ def test_convnet_parameters():
     (lambda: ResNetBasic(18, (3,) * 8, (5, 7, 11, 13), 7), 97),
     (lambda: MobileNetV1(0.25, 7), 65), (lambda: MobileNetV2(0.25, 7), 65), (lambda: MobileNetV3("small", 0.5, 7), 65),
     (lambda: GoogLeNet(NARROW_GOOGLENET, 7), 32),
-    (lambda: ConvNet((5, 11), 7), 29),
-], ids=["vgg", "resnet cifar", "resnet50", "resnet18", "mobilenet v1", "mobilenet v2", "mobilenet v3", "googlenet", "convnet"])
+    (lambda: ConvNet((5, 11), 7), 29), (lambda: DenseNetCIFAR(10, 5, 7), 29),
+], ids=["vgg", "resnet cifar", "resnet50", "resnet18", "mobilenet v1", "mobilenet v2", "mobilenet v3", "googlenet", "convnet",
+        "densenet"])
 def test_every_parameter_learns(build, pixels, one_thread):
     torch.manual_seed(0)
     model = build()
@@ -139,7 +173,7 @@ def test_every_parameter_learns(build, pixels, one_thread):
     assert parameters[0].grad.abs().sum() > 0 and parameters[-2].grad.abs().sum() > 0  # the first layer, and the classifier
 
 
-@pytest.mark.parametrize("build", [VGG, ResNetCIFAR, GoogLeNet])
+@pytest.mark.parametrize("build", [VGG, ResNetCIFAR, GoogLeNet, DenseNetCIFAR])
 def test_default_shapes(build):
     model = on_meta(build).eval()
     assert model(torch.empty(3, 3, 32, 32, device="meta")).shape == (3, 10)
@@ -241,6 +275,9 @@ def test_depth_is_refused_with_the_nearest(depth, nearest):
     (lambda: MobileNetV3("medium"), "size is 'medium'; MobileNetV3 is 'small' or 'large'"),
     (lambda: MobileNetV1(0), "a width of 0 leaves no channel; the multiplier must be above 0"),
     (lambda: MobileNetV2(-1.0), "a width of -32.0 leaves no channel"),
+    (lambda: DenseNetCIFAR(39), r"depth 39 is not 3n \+ 4; the nearest is 40"),
+    (lambda: DenseNetCIFAR(4), r"depth 4 is not 3n \+ 4; the nearest is 7"),
+    (lambda: DenseNetCIFAR(growth=0), "growth is 0; the smallest is 1"),
     (lambda: ConvNet((3, 0)), "ConvNet: width 1 is 0; the smallest is 1"),
 ])
 def test_wrong_widths_are_refused(build, message):

@@ -124,12 +124,12 @@ class Claims:
     def __repr__(self):
         return self.text()
 
-    def write(self, seed: int) -> None:
+    def write(self, seed: int, data: dict | None = None) -> None:
         """Write the results where the runner asked for them (``PAPERNETS_RESULT``); in JupyterLab nothing is written."""
         target = os.environ.get("PAPERNETS_RESULT")
         if target:
             write_json(Path(target), {"schema": 1, "chapter": self.card.chapter, "profile": self.profile, "seed": seed,
-                                      "machine": machine(), "claims": self.rows()})
+                                      "machine": machine(), "claims": self.rows(), **({"data": data} if data else {})})
 
 
 def _equal(value: float, pinned: float) -> bool:

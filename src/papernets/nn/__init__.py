@@ -1,6 +1,7 @@
 """Backbones that two or more papers use, with every width open to a method that narrows them, and the choice of layers."""
 
 from papernets.nn._choose import chosen, rounded
+from papernets.nn._densenet import DenseNetCIFAR
 from papernets.nn._googlenet import GOOGLENET_WIDTHS, GoogLeNet
 from papernets.nn._mobilenet import MobileNetV1, MobileNetV2, MobileNetV3
 from papernets.nn._packed import Packed
@@ -8,5 +9,5 @@ from papernets.nn._resnet import PadShortcut, ResNetBasic, ResNetCIFAR, ResNetIm
 from papernets.nn._small import ConvNet
 from papernets.nn._vgg import VGG, VGG16_WIDTHS
 
-__all__ = ["GOOGLENET_WIDTHS", "VGG", "VGG16_WIDTHS", "ConvNet", "GoogLeNet", "MobileNetV1", "MobileNetV2", "MobileNetV3",
-           "Packed", "PadShortcut", "ResNetBasic", "ResNetCIFAR", "ResNetImageNet", "chosen", "rounded"]
+__all__ = ["GOOGLENET_WIDTHS", "VGG", "VGG16_WIDTHS", "ConvNet", "DenseNetCIFAR", "GoogLeNet", "MobileNetV1", "MobileNetV2",
+           "MobileNetV3", "Packed", "PadShortcut", "ResNetBasic", "ResNetCIFAR", "ResNetImageNet", "chosen", "rounded"]

@@ -77,7 +77,7 @@ def results_html(found: Iterable[Status], built: frozenset[str]) -> str:
                 quantity = f'<a href="{link}#claim-{claim.id.replace(".", "-")}">{quantity}</a>'
             sort = claim.paper if not isinstance(claim.paper, str) else ""
             rows.append(f'<tr data-kind="{claim.kind}" data-verdict="{row["verdict"]}" data-family="{one.card.family}">'
-                        f'<td data-label="paper">{one.card.number:02d} {html.escape(one.card.name)}</td>'
+                        f'<td data-label="paper">{html.escape(one.card.label)}</td>'
                         f'<td data-label="quantity">{quantity}</td>'
                         f'<td data-label="printed" data-sort="{sort}">{html.escape(paper)}</td>'
                         f'<td data-label="ours">{ours}</td><td data-label="unit">{html.escape(claim.unit)}</td>'
