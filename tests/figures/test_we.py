@@ -85,7 +85,7 @@ def test_the_first_picture_counts_weak_filters():
     arms = {"plain": {"weak": 3, "relative": [0.01, 1.0, 0.05, 0.2]},
             "dominant": {"weak": 1, "relative": [0.5, 1.0, 0.05, 0.2]}}
     figure = draw.sorted_importances({"start": [1] * 4, "arms": arms})
-    assert figure.layout.title.text == "After training, 3 of 4 filters are idle; with evolution 1"
+    assert figure.layout.title.text == "After training, 3 of 4 filters are weak; with evolution 1"
     assert [list(part.y) for part in figure.data] == [[100, 20, 5, 1], [100, 50, 20, 5]]
 
 
@@ -123,7 +123,7 @@ def test_who_is_overtaken():
     assert found == {"weak": 2, "scaled": 1}
     assert draw.scaled_start([run()]).layout.title.text == "2 filters end as weak; 1 of them were never touched"
     said = draw.overtaken_in_words([run()])
-    assert "2 of 4 filters end below a tenth" in said
+    assert "2.0 of 4 filters end below a tenth" in said and "1.0 had been scaled down, and 1.0 had been left" in said
     assert said.endswith("ends with 10 such filters, and 1 filters evolve in a whole run, 0 of them 1×1.")
     scaled, alone = draw.scaled_start([run()]).data
     assert list(scaled.x) == pytest.approx([0.1, 0.1]) and list(alone.x) == pytest.approx([100, 90])

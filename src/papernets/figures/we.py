@@ -41,7 +41,7 @@ def sorted_importances(run: Mapping) -> go.Figure:
     weak = {arm: run["arms"][arm]["weak"] for arm in ("plain", "dominant")}
     series = {name: sorted((100 * x for x in run["arms"][arm]["relative"]), reverse=True)
               for name, arm in (("plain training", "plain"), ("with evolution", "dominant"))}
-    figure = plots.lines(series, f"After training, {weak['plain']} of {len(run['start'])} filters are idle; with evolution "
+    figure = plots.lines(series, f"After training, {weak['plain']} of {len(run['start'])} filters are weak; with evolution "
                          f"{weak['dominant']}", "filter, in order of importance", "importance (% of layer's largest)",
                          ours="with evolution", log_y=True)
     figure.add_hline(y=10, line=dict(color=BASELINE, dash="dot", width=1))
@@ -218,8 +218,9 @@ def overtaken_in_words(runs: Runs) -> str:
     untouched = found["weak"] - found["scaled"]
     arms = [run["healthy"]["arms"] for run in runs]
     evolved, pointwise = (float(np.mean([np.sum(arm["dominant"][key]) for arm in arms])) for key in ("evolved", "pointwise"))
-    return (f"In these runs {found['weak']:.0f} of {len(runs[0]['scaled']['start'])} filters end below a tenth of the largest "
-            f"of their layer. Of these {found['scaled']:.0f} had been scaled down, and {untouched:.0f} had been left alone. "
+    return (f"In these runs {found['weak']:.1f} of {len(runs[0]['scaled']['start'])} filters end below a tenth of the "
+            f"largest of their layer, in the mean. Of these {found['scaled']:.1f} had been scaled down, and {untouched:.1f} "
+            "had been left alone. "
             f"From a healthy start plain training ends with {_mean(runs, 'healthy', 'plain', 'weak'):.0f} such filters, and "
             f"{evolved:.0f} filters evolve in a whole run, {pointwise:.0f} of them 1×1.")
 
