@@ -86,7 +86,7 @@ def explore_layer(mode: str = "both", target: float = 0.5, gamma: float = 0.9, k
     for name, color in zip(MODES, (COLORS["joint"], COLORS["pruning"], COLORS["decomposition"])):
         removed, loss = _line(paths[name], W, G)
         figure.add_scatter(x=removed, y=loss, name=name, mode="lines+markers", marker=dict(size=6 if name == mode else 4),
-                           line=dict(color=color, width=3 if name == mode else 1.5), opacity=1 if name == mode else 0.6,
+                           line=dict(color=color, width=3 if name == mode else 1.8), opacity=1 if name == mode else 0.85,
                            row=1, col=2)
     cells = [(c, r, f"{value:.0f}") for r, line in zip(places, work) for c, value in zip(places, line)]
     figure.add_scatter(x=[c for c, _, _ in cells], y=[r for _, r, _ in cells], text=[text for _, _, text in cells], mode="text",
