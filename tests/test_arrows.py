@@ -7,14 +7,14 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from papernets.cards import cards
+from papernets.cards import cards, comparisons
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE, KERNELS, NOTEBOOKS = ROOT / "src" / "papernets", ROOT / "kernels" / "papernets_kernels", ROOT / "notebooks"
 SHARED = ("nn", "data", "measure", "training")
 PRESS = ("papernets.press", "papernets.bench", "papernets.cli")
 SHARED_FIGURES = "papernets.figures.hardware"  # drawings of cores, for every chapter that has one
-OUTER = ("papernets.chapter", "papernets.figures", *PRESS)
+OUTER = ("papernets.chapter", "papernets.figures", "papernets.comparisons", *PRESS)
 PAPERS = (*OUTER, "papernets.papers")
 
 
@@ -118,8 +118,9 @@ def test_papers_know_neither_the_chapter_nor_the_press_nor_each_other():
 
 
 def test_figures_know_their_own_paper_and_no_press():
-    assert scan(SOURCE / "figures", forbidden=("papernets.figures", "papernets.papers", *PRESS),
-                own=lambda file: [name_of(file), f"papernets.papers.{file.stem}", SHARED_FIGURES]) == {}
+    assert scan(SOURCE / "figures", forbidden=("papernets.figures", "papernets.papers", "papernets.comparisons", *PRESS),
+                own=lambda file: [name_of(file), f"papernets.papers.{file.stem}", f"papernets.comparisons.{file.stem}",
+                                  SHARED_FIGURES]) == {}
     source = (SOURCE / "figures" / "hardware.py").read_text(encoding="utf-8")
     assert breaches(source, forbidden=PAPERS, own=["papernets.chapter"]) == [] and of_papers(source) == []
 
@@ -155,20 +156,29 @@ def test_no_paper_is_known_by_name(room):
 
 
 def test_notebooks_use_their_own_paper_the_chapter_and_the_shared_rooms():
-    by_chapter = {one.chapter: one.module for one in cards()}
+    by_chapter = {one.chapter: rooms_of(one.module) for one in cards()}
+    by_chapter |= {one.chapter: rooms_of(one.module, "comparisons") for one in comparisons()}
     notebooks, found = sorted(NOTEBOOKS.glob("*.ipynb")), {}
     assert notebooks
     for notebook in notebooks:
         assert notebook.stem in by_chapter, f"{notebook.name} is the chapter of no card"
-        wrong = breaches(code(notebook), allowed=rooms_of(by_chapter[notebook.stem]))
+        wrong = breaches(code(notebook), allowed=by_chapter[notebook.stem])
         if wrong:
             found[notebook.name] = wrong
     assert found == {}
 
 
-def rooms_of(module: str) -> list[str]:
+def test_comparisons_know_the_papers_they_compare_and_no_chapter():
+    assert scan(SOURCE / "comparisons", forbidden=("papernets.chapter", "papernets.figures", *PRESS)) == {}
+    for one in comparisons():
+        source = (SOURCE / "comparisons" / f"{one.module}.py").read_text(encoding="utf-8")
+        used = {name.split(".")[2] for name in targets(source) if inside(name, "papernets.papers")}
+        assert used == {card.module for card in cards() if card.slug in one.methods}
+
+
+def rooms_of(module: str, room: str = "papers") -> list[str]:
     shared = [f"papernets.{room}" for room in SHARED]
-    return [f"papernets.papers.{module}", f"papernets.figures.{module}", SHARED_FIGURES, "papernets.chapter", *shared]
+    return [f"papernets.{room}.{module}", f"papernets.figures.{module}", SHARED_FIGURES, "papernets.chapter", *shared]
 
 
 # --- the checker itself: planted breaches are reported, and what is allowed is not -----------------------------------

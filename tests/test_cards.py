@@ -1,5 +1,6 @@
 """The cards of the 41 papers, and every way in which a card is refused."""
 
+import importlib
 import re
 
 import pytest
@@ -129,8 +130,11 @@ def test_claim(one, claim):
             assert claim.accept.within[0] < claim.accept.within[1]
     else:
         assert isinstance(claim, FullClaim)
-        assert claim.recipe.startswith("papernets ")
         assert claim.cost
+        assert not claim.recipe or claim.recipe.startswith(f"papernets train {one.slug}")
+        if (cards_folder() / f"{one.module}.py").exists() and claim.recipe:  # a recipe that is named can be started
+            recipes = importlib.import_module(f"papernets.papers.{one.module}").RECIPES
+            assert claim.recipe.split("--config ")[1] in recipes
 
 
 def test_families_are_all_used():

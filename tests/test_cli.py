@@ -25,7 +25,7 @@ def run(capfd, *words):
 @pytest.mark.parametrize(("words", "says"), [
     (("validate", "--chapter", "99"), "no chapter '99'; the nearest is"),
     (("validate", "--chapter", "dcf"), "the nearest is 'dcff'"),
-    (("validate", "--chapter", "03"), "chapter 03-we is planned and has no notebook yet"),
+    (("validate", "--chapter", "38"), "chapter 38-corrtalk is planned and has no notebook yet"),
     (("validate", "--profile", "fast"), "choose from quick, book, evidence"),
     (("validate", "--family", "pruned"), "no family 'pruned'; choose from pruning"),
     (("validate", "--seed", "-1"), "greater than or equal to 0"),
@@ -54,7 +54,7 @@ def run(capfd, *words):
     (("rtl", "xnor", "--place", "--speed", "5"), "speed is 5; the nearest grade is 6 of 6, 7, 8"),
     (("rtl", "xnor", "--out", str(paths.root() / "book")), "book is there and holds other things; give a new folder, such as"),
     (("bench", "kernels", "--fast"), "No such option: --fast"),
-    (("notebook", "03"), "planned and has no notebook yet"),
+    (("notebook", "38"), "planned and has no notebook yet"),
     (("frobnicate",), "No such command 'frobnicate'"),
     (("list", "--jason"), "No such option: --jason"),
 ], ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")

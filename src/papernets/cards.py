@@ -37,6 +37,11 @@ def cards_folder() -> Path:
     return Path(root) / "src" / "papernets" / "papers" if root else Path(__file__).resolve().parent / "papers"
 
 
+def comparisons_folder() -> Path:
+    """Where the comparisons of several papers lie."""
+    return cards_folder().with_name("comparisons")
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
@@ -134,28 +139,27 @@ class MiniatureClaim(_Claim):
 
 
 class FullClaim(_Claim):
-    """Needs the real data set or an accelerator: the command that starts it, and what it would cost."""
+    """Needs the real data set or an accelerator: the command that starts it, and what it would cost.
+
+    An empty ``recipe`` says that nobody has written one yet, and a chapter with such a claim does not count as complete.
+    """
 
     kind: Literal["full"]
     paper: float | str
     accept: Tolerance | Interval
-    recipe: str = Field(min_length=1)
+    recipe: str
     cost: str = Field(min_length=1)
 
 
 Claim = Annotated[ExactClaim | MiniatureClaim | FullClaim, Field(discriminator="kind")]
 
 
-class Card(_Strict):
-    number: int = Field(ge=1)
+class _Page(_Strict):
+    """What papers and comparisons have in common: a notebook, a module, and claims."""
+
     slug: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
     name: str = Field(min_length=1)
     title: str = Field(min_length=1)
-    authors: tuple[str, ...] = Field(min_length=1)
-    year: int = Field(ge=1990, le=2100)
-    venue: str
-    arxiv: str = ""
-    code: str = ""
     family: Literal[tuple(FAMILIES)]
     summary: str = Field(min_length=20)
     minutes: int = Field(25, ge=5, le=90)
@@ -171,11 +175,6 @@ class Card(_Strict):
             seen.add(claim.id)
         return self
 
-    @property
-    def chapter(self) -> str:
-        """``02-dcff``: the stem of the chapter's notebook and of its results."""
-        return f"{self.number:02d}-{self.slug}"
-
     def claim(self, id: str) -> Claim:
         for claim in self.claims:
             if claim.id == id:
@@ -183,18 +182,61 @@ class Card(_Strict):
         raise ValueError(f"{self.slug} has no claim {id!r}; {_nearest(id, [c.id for c in self.claims])}")
 
 
+class Card(_Page):
+    """A paper."""
+
+    number: int = Field(ge=1)
+    authors: tuple[str, ...] = Field(min_length=1)
+    year: int = Field(ge=1990, le=2100)
+    venue: str
+    arxiv: str = ""
+    code: str = ""
+
+    @property
+    def chapter(self) -> str:
+        """``02-dcff``: the stem of the chapter's notebook and of its results."""
+        return f"{self.number:02d}-{self.slug}"
+
+    @property
+    def label(self) -> str:
+        return f"{self.number:02d} {self.name}"
+
+    @property
+    def source(self) -> Path:
+        """The module."""
+        return cards_folder() / f"{self.module}.py"
+
+
+class Comparison(_Page):
+    """A page that sets methods of several papers side by side, by a run of its own; its claims are ours."""
+
+    methods: tuple[str, ...] = Field(min_length=2)
+
+    @property
+    def chapter(self) -> str:
+        return self.slug
+
+    @property
+    def label(self) -> str:
+        return self.name
+
+    @property
+    def source(self) -> Path:
+        return comparisons_folder() / f"{self.module}.py"
+
+
 def _nearest(given: str, names: list[str]) -> str:
     near = difflib.get_close_matches(given, names, n=1, cutoff=0)
     return f"the nearest is {near[0]!r}" if near else "there is none"
 
 
-def read_card(path: Path) -> Card:
+def read_card(path: Path, kind: type[Card] | type[Comparison] = Card) -> Card | Comparison:
     """One card from its file. ``ValueError`` names the file, the field and the rule it breaks."""
     try:
         fields = tomllib.loads(path.read_text(encoding="utf-8"))
         if "module" in fields:
             raise ValueError(f"{path.name}: module: the name of the file says it; leave it out")
-        return Card(module=path.stem, **fields)
+        return kind(module=path.stem, **fields)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path.name}: not TOML: {error}") from None
     except ValidationError as error:
@@ -219,11 +261,24 @@ def _cards(folder: Path) -> tuple[Card, ...]:
     return tuple(found)
 
 
-def card(name: str | int) -> Card:
+def comparisons() -> tuple[Comparison, ...]:
+    """All comparisons, by name."""
+    return _comparisons(comparisons_folder())
+
+
+@functools.cache
+def _comparisons(folder: Path) -> tuple[Comparison, ...]:
+    return tuple(read_card(path, Comparison) for path in sorted(folder.glob("*.toml")))
+
+
+def card(name: str | int) -> Card | Comparison:
     """A card by number (``2``, ``"02"``), slug (``"dcff"``) or chapter (``"02-dcff"``)."""
     text = str(name).strip().lower()
+    for one in comparisons():
+        if text in (one.slug, one.module):
+            return one
     for one in cards():
         if text in (str(one.number), f"{one.number:02d}", one.slug, one.chapter, one.module):
             return one
-    names = [one.slug for one in cards()] + [f"{one.number:02d}" for one in cards()]
+    names = [one.slug for one in (*cards(), *comparisons())] + [f"{one.number:02d}" for one in cards()]
     raise ValueError(f"no chapter {text!r}; {_nearest(text, names)} (see: papernets list)")

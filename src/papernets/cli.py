@@ -66,10 +66,10 @@ def list_(json_: Json = False) -> None:
 def _chosen(chapters: list[str], family: str | None = None) -> list[str]:
     """Chapters by name, or all that have a notebook."""
     from papernets import paths
-    from papernets.cards import FAMILIES, card, cards
+    from papernets.cards import FAMILIES, card, cards, comparisons
     if family is not None and family not in FAMILIES:
         raise ValueError(f"no family {family!r}; choose from {', '.join(FAMILIES)}")
-    found = [card(name) for part in chapters for name in part.split()] if chapters else list(cards())
+    found = [card(name) for part in chapters for name in part.split()] if chapters else [*cards(), *comparisons()]
     if family is not None:
         found = [one for one in found if one.family == family]
     ready = [one.chapter for one in found if paths.notebook(one.chapter).exists()]
@@ -379,9 +379,9 @@ def train(slug: Annotated[str, typer.Argument(help="Paper, by number or slug.")]
     """Run a paper's full recipe on the real data set; started again, it goes on where it stopped."""
     import importlib
 
-    from papernets.cards import card, cards_folder
+    from papernets.cards import card
     paper = card(slug)
-    if not (cards_folder() / f"{paper.module}.py").exists():
+    if not paper.source.exists():
         raise ValueError(f"{paper.slug} is planned and has no recipe yet")
     recipes = importlib.import_module(f"papernets.papers.{paper.module}").RECIPES
     if config is None or config not in recipes:

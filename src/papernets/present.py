@@ -3,7 +3,7 @@
 import html
 from collections.abc import Sequence
 
-from papernets.cards import FAMILIES, Card, Claim
+from papernets.cards import FAMILIES, Card, Claim, Comparison
 
 
 def number_text(value) -> str:
@@ -42,7 +42,9 @@ def table(rows, card: Card | None = None, evidence: Sequence[dict] = ()) -> str:
     full = [row for row in rows if row["kind"] == "full"] if len(rows) > 1 else []
     found = _rows([row for row in rows if row not in full], card)
     if full:
-        found += (f"<details><summary>{len(full)} claims need the real data set or an accelerator; each has a command"
+        missing = sum(not row["recipe"] for row in full)
+        commands = f"{missing} of them have no command yet" if missing else "each has a command"
+        found += (f"<details><summary>{len(full)} claims need the real data set or an accelerator; {commands}"
                   f"</summary>{_rows(full, card)}</details>")
     return found
 
@@ -61,8 +63,9 @@ def _rows(rows: list[dict], card: Card | None) -> str:
             ours += f"<br><small>(this run: {live['ours']:+.2f}, {live['seeds']} seed{'s' * (live['seeds'] > 1)})</small>"
         below = row.get("why") or (row.get("baseline") and f"against: {row['baseline']}") or ""
         small = f"<br><small>{html.escape(below)}</small>" if below else ""
-        if row.get("recipe"):
-            small = f"<br><small><code>{html.escape(row['recipe'])}</code>, {html.escape(row['cost'])}</small>"
+        if row["kind"] == "full":
+            command = f"<code>{html.escape(row['recipe'])}</code>" if row["recipe"] else "no command yet"
+            small = f"<br><small>{command}, {html.escape(row['cost'])}</small>"
         paper = html.escape(number_text(row["paper"])) + ("" if isinstance(row["paper"], str) else f" {unit}")
         cells = "".join(f'<td data-label="{label}"><span>{text}</span></td>' for label, text in
                         (("paper", paper), ("ours", ours), ("verdict", badge(row["verdict"]))))
@@ -91,14 +94,17 @@ def venue_text(card: Card) -> str:
     return html.escape(card.venue if str(card.year) in card.venue else f"{card.venue} {card.year}".strip())
 
 
-def header_html(card: Card, results: list[dict], stale: bool = False) -> str:
+def header_html(card: Card | Comparison, results: list[dict], stale: bool = False) -> str:
     """Title, authors, venue, links, family, reading time, and a badge a verdict that leads to the claims table."""
-    links = []
-    if card.arxiv:
-        links.append(f'<a href="https://arxiv.org/abs/{html.escape(card.arxiv)}">arXiv {html.escape(card.arxiv)}</a>')
-    if card.code:
-        links.append(f'<a href="{html.escape(card.code)}">authors\' code</a>')
-    facts = " · ".join([html.escape(", ".join(card.authors)), venue_text(card), *links])
+    if isinstance(card, Comparison):
+        facts = html.escape(card.summary)
+    else:
+        links = []
+        if card.arxiv:
+            links.append(f'<a href="https://arxiv.org/abs/{html.escape(card.arxiv)}">arXiv {html.escape(card.arxiv)}</a>')
+        if card.code:
+            links.append(f'<a href="{html.escape(card.code)}">authors\' code</a>')
+        facts = " · ".join([html.escape(", ".join(card.authors)), venue_text(card), *links])
     about = (f"{FAMILIES[card.family]} · {card.minutes} minutes to read · under a minute to run · "
              f"{len(card.claims)} claims")
     counts = counted(results) if results else {"open": len(card.claims)}

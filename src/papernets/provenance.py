@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 
 from papernets import paths
-from papernets.cards import Card, FullClaim, cards_folder
+from papernets.cards import Card, Comparison, FullClaim, card
 
 _VERSIONS = ("torch", "numpy", "scipy", "numba", "scikit-learn", "scikit-image", "lightning-fabric", "torch-pruning",
              "plotly", "ipywidgets", "papermill")
@@ -34,29 +34,34 @@ def machine() -> str:
     return f"{cores} cores {torch.backends.cpu.get_cpu_capability().replace('AVX512', 'AVX-512')}"
 
 
-def own_hash(card: Card) -> str:
+def own_hash(paper: Card | Comparison) -> str:
     """Hash of what is the paper's own: code cells, rules of the card, and the module without docstrings.
 
-    Comments, prose and layout do not change it; a changed method, rule or experiment does. It makes evidence stale.
+    Comments, prose and layout do not change it; a changed method, rule or experiment does. It makes evidence stale. Of a
+    comparison the modules of its methods count, too.
     """
-    notebook = nbformat.read(paths.notebook(card.chapter), 4)
+    notebook = nbformat.read(paths.notebook(paper.chapter), 4)
     cells = [_canonical(ast.parse(cell.source)) for cell in notebook.cells if cell.cell_type == "code"]
-    module = _canonical(ast.parse((cards_folder() / f"{card.module}.py").read_text(encoding="utf-8")))
+    module, *methods = (_canonical(ast.parse(source.read_text(encoding="utf-8"))) for source in _sources(paper))
     rules = [[claim.id, claim.kind, claim.paper, str(claim.accept), getattr(claim, "baseline", None)]
-             for claim in card.claims if not isinstance(claim, FullClaim)]
-    return _digest(json.dumps([cells, module, rules]))
+             for claim in paper.claims if not isinstance(claim, FullClaim)]
+    return _digest(json.dumps([cells, module, rules, *methods]))
 
 
-def run_key(card: Card, profile: str, seed: int) -> str:
+def _sources(paper: Card | Comparison) -> list[Path]:
+    return [paper.source, *(card(slug).source for slug in getattr(paper, "methods", ()))]
+
+
+def run_key(paper: Card | Comparison, profile: str, seed: int) -> str:
     """Key of an executed notebook: the notebook, everything it can import, the profile and the versions.
 
     Modules and figures of other papers, the press and the command line are left out: a chapter cannot see them. A page
     also depends on the committed evidence.
     """
-    files = [paths.notebook(card.chapter), cards_folder() / f"{card.module}.toml", cards_folder() / f"{card.module}.py",
-             paths.root() / "src" / "papernets" / "figures" / f"{card.module}.py", *_library(paths.root())]
+    files = [paths.notebook(paper.chapter), paper.source.with_suffix(".toml"), *_sources(paper),
+             paths.root() / "src" / "papernets" / "figures" / f"{paper.module}.py", *_library(paths.root())]
     if profile == "book":  # the page shows the evidence beside the live run
-        files.append(paths.results() / f"{card.chapter}.json")
+        files.append(paths.results() / f"{paper.chapter}.json")
     parts = [profile, seed, sorted(versions().items())]
     for file in filter(Path.exists, files):
         parts.append([file.name, hashlib.sha256(file.read_bytes()).hexdigest()])
@@ -65,7 +70,7 @@ def run_key(card: Card, profile: str, seed: int) -> str:
 
 def _library(root: Path) -> list[Path]:
     source = root / "src" / "papernets"
-    hidden = (source / "papers", source / "figures", source / "press", source / "bench", source / "cli.py")
+    hidden = tuple(source / name for name in ("papers", "comparisons", "figures", "press", "bench", "cli.py"))
     files = [file for file in source.rglob("*.py") if not any(file.is_relative_to(part) for part in hidden)]
     return sorted(files) + sorted((root / "kernels").rglob("*.py"))
 

@@ -364,3 +364,12 @@ def test_the_table_shows_the_verdict_of_the_evidence_and_the_run_beside_it():
     alone.record("fusion.l1", ours=[3.0], baseline=[1.0])
     row = next(part for part in alone._repr_html_().split("<tr") if "claim-fusion-l1" in part)
     assert "+2.00 points" in row and ">open<" in row and "this run" not in row
+
+
+def test_the_table_says_where_a_command_is_missing():
+    claims = ledger(exact(), full("a"), {**full("b"), "recipe": ""})
+    claims.record(exact()["id"], 100)
+    shown = claims._repr_html_()
+    assert "2 claims need" in shown and "1 of them have no command yet" in shown and "no command yet, two hours" in shown
+    with pytest.raises(ValueError, match="run with: a command that is not written yet"):
+        claims.record("b", 1)

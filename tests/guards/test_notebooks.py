@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from papernets import paths
-from papernets.cards import cards
+from papernets.cards import cards, comparisons
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 
@@ -56,7 +56,7 @@ def test_there_is_a_notebook_to_check():
 
 
 def test_every_notebook_has_a_card_and_stands_in_the_table_of_contents():
-    chapters = {card.chapter for card in cards()}
+    chapters = {card.chapter for card in (*cards(), *comparisons())}
     assert {path.stem for path in NOTEBOOKS} <= chapters
     text = yaml.safe_dump(yaml.safe_load((paths.root() / "book" / "_toc.yml").read_text()))
     for path in NOTEBOOKS:

@@ -8,7 +8,7 @@ import yaml
 from page_checks import size_problems, visit
 
 from papernets import paths
-from papernets.cards import cards
+from papernets.cards import cards, comparisons
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("site"), pytest.mark.timeout(600)]
 
@@ -84,8 +84,9 @@ def test_changing_the_theme_redraws_the_figures(site, screen):
 def test_the_map_has_every_paper_and_leads_to_its_chapter(site, screen):
     tab, _ = visit(screen("desktop-light"), site / "book" / "index.html")
     assert tab.locator(".pn-tile").count() == len(cards())
-    assert tab.locator("a.pn-tile").count() == len(CHAPTERS)
-    assert tab.locator("a.pn-tile svg").count() == len(CHAPTERS)
+    papers = [page for page in CHAPTERS if page.removeprefix("notebooks/") in {card.chapter for card in cards()}]
+    assert tab.locator("a.pn-tile").count() == len(papers) > 0
+    assert tab.locator("a.pn-tile svg").count() == len(papers)
     tab.locator("a.pn-tile").first.click()
     tab.wait_for_selector(".pn-card")
     tab.close()
@@ -93,13 +94,13 @@ def test_the_map_has_every_paper_and_leads_to_its_chapter(site, screen):
 
 def test_the_results_can_be_filtered_and_sorted(site, screen):
     tab, _ = visit(screen("desktop-light"), site / "book" / "results.html")
-    total = sum(len(card.claims) for card in cards())
+    total = sum(len(card.claims) for card in (*cards(), *comparisons()))
     rows = tab.locator(".pn-results tbody tr")
     assert rows.count() == total
     tab.select_option('[data-filter="verdict"]', "")
     assert tab.locator(".pn-results output").inner_text() == f"{total} of {total} claims"
     tab.select_option('[data-filter="kind"]', "exact")
-    exact = sum(claim.kind == "exact" for card in cards() for claim in card.claims)
+    exact = sum(claim.kind == "exact" for card in (*cards(), *comparisons()) for claim in card.claims)
     assert tab.locator(".pn-results tbody tr:not([hidden])").count() == exact
     tab.fill('[data-filter="text"]', "dcff vgg")
     left = tab.locator(".pn-results tbody tr:not([hidden])")

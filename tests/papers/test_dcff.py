@@ -694,6 +694,20 @@ def test_depthwise_follows_its_input():
     assert model[4].num_features == 3
 
 
+def test_widths_are_rounded_and_layers_are_filtered():
+    model, x = ConvNet((12, 20, 30), channels=1), torch.zeros(1, 1, 9, 9)
+    fuse_(model, DCFF(rate=0.4, round_to=8, filter_fn=lambda name, module: name != "features.4"), x)
+    assert [len(model.get_submodule(name).phi) for name in ("features.0", "features.8")] == [8, 16]  # 7.2 and 18
+    assert type(model.features[4]) is nn.Conv2d and model.features[4].weight.shape[:2] == (20, 8)
+    small = ConvNet((5, 7), channels=1)
+    fuse_(small, DCFF(rate=0.5, round_to=8), x)
+    assert [len(small.features[at].phi) for at in (0, 4)] == [5, 7]  # fewer than 8: all stay
+    with pytest.raises(ValueError, match="round_to is 0"):
+        DCFF(round_to=0)
+    with pytest.raises(ValueError, match="no Conv2d of this network is left"):
+        fuse_(ConvNet((5, 7), channels=1), DCFF(filter_fn=lambda name, module: False), x)
+
+
 def test_ignored_layers_keep_their_weights():
     model = ConvNet((7, 11, 13), 5)
     first = model.features[0].weight.clone()

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from papernets.cards import card
 from papernets.measure import count, macs, report
+from papernets.nn import ConvNet
 from papernets.papers import lr_winograd
 from papernets.papers.lr_winograd import (
     ARMS,
@@ -21,9 +22,9 @@ from papernets.papers.lr_winograd import (
     ClipFolder,
     ClipNet,
     LowRankWinograd,
-    PackedWinograd3d,
+    PackedWinograd,
     Plan,
-    WinogradConv3d,
+    WinogradConv,
     additions,
     clips,
     compact,
@@ -42,7 +43,7 @@ from papernets.papers.lr_winograd import (
     trained_numbers,
     transform_,
     truncation,
-    winograd3d,
+    winograd,
 )
 from papernets.training import run_recipe, seed_everything
 
@@ -54,7 +55,7 @@ def conv(Ci=6, Co=8, padding=1, bias=True, dtype=torch.float32):
 
 
 def layer(mode="factor", rank=27, m=2, dtype=torch.float64, **options):
-    return WinogradConv3d(conv(dtype=dtype, **options), LowRankWinograd(m=m, mode=mode, rank=rank))
+    return WinogradConv(conv(dtype=dtype, **options), LowRankWinograd(m=m, mode=mode, rank=rank))
 
 
 # --- transforms ------------------------------------------------------------------------------------------------------
@@ -67,7 +68,7 @@ def layer(mode="factor", rank=27, m=2, dtype=torch.float64, **options):
 def test_it_is_the_direct_convolution(m, most, batch, Ci, Co, size, padding):
     W, x = torch.randn(Co, Ci, 3, 3, 3, dtype=torch.float64), torch.randn(batch, Ci, *size, dtype=torch.float64)
     padding = (padding,) * 3 if isinstance(padding, int) else padding
-    found, expected = winograd3d(x, expand(W, m), Co, m, padding), F.conv3d(x, W, padding=padding)
+    found, expected = winograd(x, expand(W, m), Co, m, padding), F.conv3d(x, W, padding=padding)
     assert found.shape == expected.shape and float((found - expected).abs().max()) < most
 
 
@@ -80,7 +81,7 @@ def test_the_examples_by_hand():
     vector = torch.tensor([1, 1.5, 0.5, 1], dtype=torch.float64)
     cube = vector[:, None, None] * vector[:, None] * vector
     assert torch.equal(ones.view(4, 4, 4), cube) and [float(cube[i, i, i]) for i in range(3)] == [1, 3.375, 0.125]
-    y = winograd3d(torch.arange(64, dtype=torch.float64).view(1, 1, 4, 4, 4), ones, 1)
+    y = winograd(torch.arange(64, dtype=torch.float64).view(1, 1, 4, 4, 4), ones, 1)
     assert y.flatten().tolist() == [567, 594, 675, 702, 999, 1026, 1107, 1134]
     delta = torch.zeros(1, 1, 3, 3, 3, dtype=torch.float64)
     delta[..., 1, 1, 1] = 1
@@ -105,7 +106,7 @@ def test_condition_of_the_transform(m, condition):
 def test_single_precision_loses_more_digits_with_larger_tiles():
     x, W = torch.randn(1, 1, 6, 6, 6, dtype=torch.float64), torch.randn(8, 1, 3, 3, 3, dtype=torch.float64)
     exact = F.conv3d(x, W)
-    gaps = [float((winograd3d(x.float(), expand(W, m).float(), 8, m).double() - exact).abs().max()) for m in (2, 4)]
+    gaps = [float((winograd(x.float(), expand(W, m).float(), 8, m).double() - exact).abs().max()) for m in (2, 4)]
     assert gaps[0] < 2e-5 < 1e-3 and 5 * gaps[0] < gaps[1] < 1e-2
 
 
@@ -130,14 +131,14 @@ def test_the_plan_counts_what_is_multiplied(monkeypatch, m):
 @pytest.mark.parametrize(("mode", "rank"), [("factor", 27), ("factor", 40), ("delta", 5), ("vanilla", 27), ("spatial", 27)])
 def test_every_mode_starts_as_the_convolution(m, mode, rank):
     direct, x = conv(dtype=torch.float64), torch.randn(2, 6, 5, 4, 6, dtype=torch.float64)
-    found = WinogradConv3d(direct, LowRankWinograd(m=m, mode=mode, rank=rank))
+    found = WinogradConv(direct, LowRankWinograd(m=m, mode=mode, rank=rank))
     torch.testing.assert_close(found(x), direct(x), atol=1e-10, rtol=0)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_gradients_against_finite_differences(mode):
     W = nn.Conv3d(2, 2, 3, padding=1, bias=False, dtype=torch.float64)
-    one = WinogradConv3d(W, LowRankWinograd(mode=mode, rank=4 if mode == "factor" else 3))
+    one = WinogradConv(W, LowRankWinograd(mode=mode, rank=4 if mode == "factor" else 3))
     one.keep(torch.tensor([0, 1, 5, 21, 22, 63]))
     x = torch.randn(1, 2, 3, 2, 3, dtype=torch.float64, requires_grad=True)
     names = [name for name, _ in one.named_parameters()]
@@ -154,8 +155,8 @@ def test_gradients_against_finite_differences(mode):
 def test_the_gradients_of_the_factors_are_those_of_the_formula():
     one, x = layer(rank=9), torch.randn(1, 6, 4, 4, 4, dtype=torch.float64)
     M = one.weights().detach().requires_grad_()
-    winograd3d(x, M, 8, 2, (1, 1, 1)).pow(2).sum().backward()
-    winograd3d(x, one.weights(), 8, 2, (1, 1, 1)).pow(2).sum().backward()
+    winograd(x, M, 8, 2, (1, 1, 1)).pow(2).sum().backward()
+    winograd(x, one.weights(), 8, 2, (1, 1, 1)).pow(2).sum().backward()
     torch.testing.assert_close(one.P.grad, M.grad @ one.Q.detach().T)
     torch.testing.assert_close(one.Q.grad, one.P.detach().T @ M.grad)
 
@@ -163,7 +164,7 @@ def test_the_gradients_of_the_factors_are_those_of_the_formula():
 def test_an_update_of_low_rank():
     x, labels = torch.randn(8, 6, 4, 4, 4), torch.randn(8, 8, 4, 4, 4)
     direct = conv()
-    one, vanilla = (WinogradConv3d(direct, LowRankWinograd(mode=mode, rank=3)) for mode in ("delta", "vanilla"))
+    one, vanilla = (WinogradConv(direct, LowRankWinograd(mode=mode, rank=3)) for mode in ("delta", "vanilla"))
     assert torch.equal(one(x), vanilla(x))
     start, optimizer = one.weights().detach().clone(), torch.optim.Adam(one.parameters(), 1e-2)
     for _ in range(5):
@@ -240,7 +241,7 @@ def test_the_columns_with_the_largest_norms_stay(mode, m):
     one.prune(0.75)
     kept = one.columns()
     assert len(kept) == t3 - int(0.75 * t3) and float(norms[kept].min()) >= float(norms[~one.kept].max())
-    masked = winograd3d(x, M * one.kept, 8, m, (1, 1, 1)) + one.bias.view(-1, 1, 1, 1)
+    masked = winograd(x, M * one.kept, 8, m, (1, 1, 1)) + one.bias.view(-1, 1, 1, 1)
     torch.testing.assert_close(one(x), masked, atol=1e-10, rtol=0)
     columns, U = one.export()
     assert torch.equal(columns, kept)
@@ -310,15 +311,15 @@ def test_the_rate_rises_cubically():
 def test_convolutions_that_do_not_fit(options, message):
     bad = nn.Conv3d(4, 4, 3, **options)
     with pytest.raises(ValueError, match=message):
-        WinogradConv3d(bad)
+        WinogradConv(bad)
     model = nn.Sequential(nn.Conv3d(4, 4, 3, padding=1), bad)
     assert list(convertible(model)) == ["0"]
 
 
 def test_other_kernels_stay_direct():
     with pytest.raises(ValueError, match=r"kernel_size is \(3, 3, 1\)"):
-        WinogradConv3d(nn.Conv3d(4, 4, (3, 3, 1)))
-    with pytest.raises(ValueError, match="no Conv3d of this network is left"):
+        WinogradConv(nn.Conv3d(4, 4, (3, 3, 1)))
+    with pytest.raises(ValueError, match="no Conv3d or Conv2d of this network is left"):
         convertible(nn.Sequential(nn.Conv3d(4, 4, 1)))
 
 
@@ -329,7 +330,7 @@ def test_other_kernels_stay_direct():
     (lambda: LowRankWinograd(rank=65), "tiles of 2 allow 1 to 64"), (lambda: LowRankWinograd(mode="x"), "choose from factor"),
     (lambda: LowRankWinograd(score="x"), "choose from column"), (lambda: LowRankWinograd(scope="x"), "choose from layer"),
     (lambda: factors(torch.ones(5, 64), 6), "allows 1 to 5, and the nearest is 5"),
-    (lambda: layer("delta", 27, Ci=1, Co=2), "the nearest is 2"), (lambda: expand(torch.ones(2, 2, 3, 3)), r"is \(Co, Ci, 3"),
+    (lambda: layer("delta", 27, Ci=1, Co=2), "the nearest is 2"), (lambda: expand(torch.ones(2, 2, 3)), r"is \(Co, Ci, 3"),
     (lambda: prune_(nn.Sequential(conv())), "call transform_ first"), (lambda: transform_(conv()), "put it into"),
     (lambda: compact(nn.Sequential(layer(m=4))), "0: m is 4; the compiled kernel"), (lambda: counts("x"), "choose from c3d"),
     (lambda: layer().keep(torch.tensor([], dtype=torch.int64)), "at least 1"), (lambda: layer().importance("x"), "choose from"),
@@ -368,6 +369,50 @@ def test_trained_and_packed_networks_agree(mode, rho):
     assert torch.equal(other(x), packed(x))
 
 
+@pytest.mark.parametrize("m", [2, 4])
+@pytest.mark.parametrize(("size", "padding"), [((3, 3), (0, 0)), ((8, 8), (1, 1)), ((5, 9), (1, 0)), ((7, 6), (2, 1))])
+def test_of_two_axes_it_is_the_direct_sum_as_well(m, size, padding):
+    direct = nn.Conv2d(5, 4, 3, padding=padding).double()
+    x = torch.randn(3, 5, *size, dtype=torch.float64)
+    y = winograd(x, expand(direct.weight, m), 4, m, padding) + direct.bias.view(-1, 1, 1)
+    torch.testing.assert_close(y, direct(x), atol=1e-11, rtol=0)
+    plan = Plan(m, size, padding)
+    assert (plan.products(), plan.direct) == (math.prod(plan.tiles) * (m + 2) ** 2, 9 * math.prod(y.shape[2:]))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("m", [2, 4])
+@pytest.mark.parametrize("rho", [0, 0.5, 0.93])
+def test_a_network_for_images_is_packed_the_same(mode, m, rho):
+    model = lively(ConvNet((6, 8, 7), channels=1))
+    original, x = copy.deepcopy(model), torch.randn(2, 1, 9, 8)
+    transform_(model, LowRankWinograd(m=m, mode=mode, ignore=("features.0",)))
+    layers = [module for module in model.modules() if isinstance(module, WinogradConv)]
+    assert [one.axes for one in layers] == [2] * len(layers) and layers
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), original(x), atol=1e-4, rtol=1e-4)  # rank 9 is enough for 3×3 kernels
+        prune_(model, rho)
+        packed, expected = compact(model), model(x)
+        torch.testing.assert_close(packed(x), expected, atol=1e-5, rtol=1e-4)
+    again = compact(copy.deepcopy(model))
+    prune_(model, 0.95)
+    other = compact(model)
+    other.load_state_dict(again.state_dict())
+    assert torch.equal(other(x), packed(x)) and macs(packed, x) == macs(again, x)
+
+
+def test_an_image_costs_16_products_where_the_direct_sum_has_36():
+    direct = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1, bias=False))
+    x, model = torch.zeros(2, 3, 8, 6), copy.deepcopy(direct)
+    transform_(model)
+    assert macs(direct, x) == 2 * 15 * 9 * 48 and macs(model, x) == macs(direct, x) * 16 // 36 == macs(compact(model), x)
+    prune_(model, 0.5)
+    assert macs(model, x) == macs(direct, x) * 8 // 36 == macs(compact(model), x) and compact(model)[0].stored == (120, 3856)
+    back, _, out = matrices(2)
+    assert additions(2, 2) == tuple(int((one != 0).sum() - len(one)) * (len(one) + 4) for one in (back, out))
+    assert cubes(2, 2)[1].shape == (16, 9)
+
+
 def test_the_original_is_left_alone():
     model = ClipNet()
     transform_(model, ARMS["low rank"])
@@ -382,7 +427,7 @@ def test_the_kernel_is_given_only_what_is_left(monkeypatch):
         (len(packed.columns), packed.u.shape)) or real(x, packed, *rest, **more))
     one = layer(dtype=torch.float32)
     one.prune(0.75)
-    PackedWinograd3d(one)(torch.randn(1, 6, 4, 4, 4))
+    PackedWinograd(one)(torch.randn(1, 6, 4, 4, 4))
     assert seen == [(16, (16, 8, 6))]
 
 
@@ -427,7 +472,7 @@ def test_counts_against_a_network_that_was_transformed():
     prune_(small, 0.5)
     x = torch.randn(1, 3, 16, 16, 16)
     found = {name: cost.macs for name, cost in count(small, x).items() if name != "classifier"}
-    layers = {name: module for name, module in small.named_modules() if isinstance(module, WinogradConv3d)}
+    layers = {name: module for name, module in small.named_modules() if isinstance(module, WinogradConv)}
     sizes = [(16, 16, 16), (16, 8, 8), (8, 4, 4), (8, 4, 4), (4, 2, 2), (4, 2, 2), (2, 1, 1), (2, 1, 1)]
     assert {name: 32 * one.in_channels * one.out_channels * math.prod(-(-n // 2) for n in size)
             for (name, one), size in zip(layers.items(), sizes, strict=True)} == {name: found[name] for name in layers}
@@ -479,7 +524,7 @@ def test_the_race_compares_results(monkeypatch):
     assert found["peer"] == min(found["peers"].values()) > 0 and set(found["ours"]) == {0, 0.5}
     real = lr_winograd.kernel.conv3d
     monkeypatch.setattr(lr_winograd.kernel, "conv3d", lambda *a, **k: real(*a, **k) + np.float32(0.1))
-    with pytest.raises(AssertionError, match="no time is quoted"):
+    with pytest.raises(ValueError, match="no time is quoted"):
         lr_winograd.race(0, channels=8, size=(4, 5, 6), repeats=1)
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from papernets.cards import cards
+from papernets.cards import _cards, cards
 from papernets.press import read_results, status
 from papernets.press._pages import family_html, map_html, readme_table, results_html
 from papernets.press._results import Status
@@ -29,6 +29,18 @@ stated = "derived"
 kind = "exact"
 accept = { absolute = 0 }
 how = "addition"
+"""
+FULL = """
+[[claims]]
+id = "all"
+quantity = "accuracy"
+paper = 90
+unit = "%"
+stated = "table"
+kind = "full"
+accept = { absolute = 0.5 }
+how = "on the test images"
+cost = "1 GPU hour"
 """
 RESULTS = {"schema": 1, "chapter": "01-toy", "profile": "evidence", "made_by": {"hash": "?"},
            "claims": [{"id": "sum", "kind": "exact", "unit": "one", "paper": 3, "ours": 3, "verdict": "reproduced"}]}
@@ -61,6 +73,12 @@ def test_states(world):
     file.write_text(json.dumps(RESULTS))
     assert state() == "validated"
     assert status(cards()[0]).counts == {"reproduced": 1, "differs": 0, "shown": 0, "not_shown": 0, "open": 0}
+    (world / "src/papernets/papers/toy.toml").write_text(TOY + FULL + 'recipe = ""\n')
+    _cards.cache_clear()
+    assert state() == "chapter"  # a claim with neither verdict nor command
+    (world / "src/papernets/papers/toy.toml").write_text(TOY + FULL + 'recipe = "papernets train toy --config all"\n')
+    _cards.cache_clear()
+    assert state() == "validated"
     file.write_text(json.dumps({**RESULTS, "profile": "book"}))
     assert state() == "stale"  # a page's run is no evidence
     (world / "src/papernets/papers/toy.py").write_text("x = 2\n")

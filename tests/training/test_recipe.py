@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -301,3 +302,42 @@ def test_a_recipe_with_an_optimiser_a_loss_and_an_augmentation_of_its_own(archiv
     history = run_recipe(recipe, tmp_path / "run", data=archive, workers=0)
     assert sorted(seen) == ["loss", "optimizer"]
     assert math.isfinite(history.loss[0])  # so the batches were those of augment
+
+
+class Shift:
+    """Adds what it has counted to the weights: a run that forgets the count ends elsewhere."""
+
+    def __init__(self):
+        self.done = 0
+
+    def step(self, model, epoch):
+        self.done += epoch + 1
+        with torch.no_grad():
+            model[1].classifier.bias[0] += 0.01 * self.done
+
+    def state_dict(self):
+        return {"done": self.done}
+
+    def load_state_dict(self, state):
+        self.done = state["done"]
+
+
+def test_a_plugin_acts_after_the_evaluation_and_its_state_resumes(archive, tmp_path):
+    recipe = replace(RECIPE, plugin=Shift)
+    expected = run_recipe(recipe, tmp_path / "whole", data=archive, epochs=4, workers=0)
+    assert expected != run_recipe(RECIPE, tmp_path / "plain", data=archive, epochs=4, workers=0)
+    first = [run_recipe(one, tmp_path / name, data=archive, epochs=1, workers=0)
+             for name, one in (("with", recipe), ("without", RECIPE))]
+    assert first[0] == first[1]  # the first evaluation and the best network come before the first step
+    assert same(load(tmp_path / "with" / "best.pt"), load(tmp_path / "without" / "best.pt"))
+    moved = [load(tmp_path / name / "last.ckpt")["model"]["1.classifier.bias"] for name in ("with", "without")]
+    torch.testing.assert_close(moved[0] - moved[1], torch.tensor([0.01, 0, 0]))
+
+    def kill(epoch, total, history):
+        if epoch == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_recipe(recipe, tmp_path / "killed", data=archive, epochs=4, workers=0, report=kill)
+    assert run_recipe(recipe, tmp_path / "killed", data=archive, epochs=4, workers=0) == expected
+    assert same(*(load(tmp_path / name / "last.ckpt")["model"] for name in ("whole", "killed")))

@@ -36,6 +36,7 @@ class Chapter:
         self.card, self.profile, self.seed = card(name), profile, seed
         self.claims = Claims(self.card, profile, self.evidence())
         self._figures = 0
+        self._data: dict = {}
 
     def pick(self, *, quick, book, evidence):
         """The setting that belongs to this run's profile."""
@@ -73,15 +74,27 @@ class Chapter:
 
     def evidence(self) -> list[dict]:
         """The committed claims of the last evidence run; empty if there is none, or if it is of another method."""
+        return self._evidence().get("claims", [])
+
+    def keep(self, name: str, value):
+        """Keep ``value`` (as JSON) with the results, for figures of the page; gives back that of the last evidence run.
+
+        Without a fresh evidence run, and in one, it is ``value`` itself that comes back.
+        """
+        self._data[name] = json.loads(json.dumps(value))
+        committed = {} if self.profile == "evidence" else self._evidence().get("data", {})
+        return committed.get(name, self._data[name])
+
+    def _evidence(self) -> dict:
         with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
             found = json.loads((paths.results() / f"{self.card.chapter}.json").read_text(encoding="utf-8"))
             if found["profile"] == "evidence" and found["made_by"]["hash"] == own_hash(self.card):
-                return found["claims"]
-        return []
+                return found
+        return {}
 
     def close(self) -> Claims:
         """Write the results and show all claims; ``ClaimError`` if one was left out or an exact one does not hold."""
-        self.claims.write(self.seed)
+        self.claims.write(self.seed, self._data)
         problems = self.claims.problems()
         if problems:
             raise ClaimError(f"{self.card.chapter}: " + "; ".join(problems))

@@ -42,7 +42,8 @@ class Claims:
         if id in self._rows:
             raise ValueError(f"claim {id!r} is already recorded; a claim is recorded once")
         if isinstance(claim, FullClaim):
-            raise ValueError(f"claim {id!r} is of kind full and stays open here; it is run with: {claim.recipe}")
+            raise ValueError(f"claim {id!r} is of kind full and stays open here; it is run with: "
+                             f"{claim.recipe or 'a command that is not written yet'}")
         if isinstance(claim, ExactClaim):
             if value is None or ours is not None or baseline is not None:
                 raise ValueError(f"claim {id!r} is exact: record it by one value")
@@ -123,12 +124,12 @@ class Claims:
     def __repr__(self):
         return self.text()
 
-    def write(self, seed: int) -> None:
+    def write(self, seed: int, data: dict | None = None) -> None:
         """Write the results where the runner asked for them (``PAPERNETS_RESULT``); in JupyterLab nothing is written."""
         target = os.environ.get("PAPERNETS_RESULT")
         if target:
             write_json(Path(target), {"schema": 1, "chapter": self.card.chapter, "profile": self.profile, "seed": seed,
-                                      "machine": machine(), "claims": self.rows()})
+                                      "machine": machine(), "claims": self.rows(), **({"data": data} if data else {})})
 
 
 def _equal(value: float, pinned: float) -> bool:

@@ -150,7 +150,7 @@ def evidence(claims: Sequence[dict]) -> go.Figure:
     shown = sum(row["verdict"] == "shown" for row in compared)
     return plots.intervals([(NAMES[row["id"]], row["ours"], *row["interval"]) for row in compared],
                            f"{shown} of {len(compared)} differences lie above zero, {compared[0]['seeds']} paired seeds",
-                           "points (95 % interval)", "pair")
+                           "points (95 %)", "pair")
 
 
 def evidence_in_words(claims: Sequence[dict]) -> str:
@@ -197,7 +197,8 @@ def widths(raced: Sequence[dict]) -> go.Figure:
     """How many times as long the fastest direct form takes, against the number of channels."""
     series = {"half of the columns": [one["peer"] / one["ours"][0.5] for one in raced],
               "all columns": [one["peer"] / one["ours"][0] for one in raced]}
-    figure = plots.lines(series, "Narrow layers gain less: the transforms do not shrink", "channels in and out",
+    ends = [f"{series['half of the columns'][at]:.1f} times with {raced[at]['channels']} channels" for at in (0, -1)]
+    figure = plots.lines(series, f"Half of the columns: {ends[0]}, {ends[1]}", "channels in and out",
                          "direct time / Winograd time", at=[one["channels"] for one in raced], ours="half of the columns",
                          log_x=True)
     figure.update_xaxes(tickvals=[one["channels"] for one in raced])

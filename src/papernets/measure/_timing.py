@@ -2,10 +2,12 @@
 
 import statistics
 import time
-from collections.abc import Callable, Hashable, Mapping
+import warnings
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
+from scipy import sparse
 from threadpoolctl import threadpool_limits
 from torch.utils.benchmark import Timer
 
@@ -60,3 +62,23 @@ def _seconds(call: Callable[[], object]) -> float:
     begin = time.perf_counter()
     call()
     return time.perf_counter() - begin
+
+
+def products(W: np.ndarray, x: np.ndarray) -> dict[str, Callable[[], object]]:
+    """The libraries' ways to multiply ``W`` (Co, K) with ``x`` (K, P), all weights: the peers of a kernel that skips some."""
+    weight, columns = torch.from_numpy(W), torch.from_numpy(x)
+    return {"numpy": lambda: W @ x, "torch": lambda: weight @ columns}
+
+
+def sparse_products(W: np.ndarray, x: np.ndarray) -> dict[str, Callable[[], object]]:
+    """The libraries' ways to multiply the weights of ``W`` (Co, K) that are not 0, in compressed rows, with ``x`` (K, P)."""
+    rows, columns = sparse.csr_matrix(W), torch.from_numpy(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch calls its sparse tensors a beta
+        compressed = torch.from_numpy(W).to_sparse_csr()
+    return {"scipy": lambda: rows @ x, "torch csr": lambda: compressed @ columns}
+
+
+def fastest(taken: Mapping[Hashable, Sequence[float]], names: Iterable[Hashable]) -> float:
+    """Of what ``take_turns`` gave, the median of the fastest of ``names``."""
+    return min(statistics.median(taken[name]) for name in names)

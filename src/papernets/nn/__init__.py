@@ -4,9 +4,10 @@ from papernets.nn._choose import chosen, rounded
 from papernets.nn._densenet import DenseNetCIFAR
 from papernets.nn._googlenet import GOOGLENET_WIDTHS, GoogLeNet
 from papernets.nn._mobilenet import MobileNetV1, MobileNetV2, MobileNetV3
+from papernets.nn._packed import Packed
 from papernets.nn._resnet import PadShortcut, ResNetBasic, ResNetCIFAR, ResNetImageNet
 from papernets.nn._small import ConvNet
 from papernets.nn._vgg import VGG, VGG16_WIDTHS
 
-__all__ = ["GOOGLENET_WIDTHS", "VGG", "VGG16_WIDTHS", "ConvNet", "DenseNetCIFAR", "GoogLeNet", "MobileNetV1",
-           "MobileNetV2", "MobileNetV3", "PadShortcut", "ResNetBasic", "ResNetCIFAR", "ResNetImageNet", "chosen", "rounded"]
+__all__ = ["GOOGLENET_WIDTHS", "VGG", "VGG16_WIDTHS", "ConvNet", "DenseNetCIFAR", "GoogLeNet", "MobileNetV1", "MobileNetV2",
+           "MobileNetV3", "Packed", "PadShortcut", "ResNetBasic", "ResNetCIFAR", "ResNetImageNet", "chosen", "rounded"]

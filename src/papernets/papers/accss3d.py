@@ -46,7 +46,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from papernets.data import ROOM_CLASSES, SCANNET_CLASSES, Room, Rooms, points, room, scan_splits
-from papernets.measure import macs
+from papernets.measure import macs, take_turns
 from papernets.training import Recipe, cosine, fit, loader, logits, seed_everything, single_thread
 
 PLANES, CENTRE = 27, 13
@@ -975,21 +975,14 @@ def race(seed: int, *, grid: int = 64, channels: int = 32, repeats: int = 5, coo
     book = rulebook(coordinates)
     calls = {"sparse": lambda: sparse_conv3d.submanifold(features, book, weight), "search": lambda: rulebook(coordinates),
              "dense": lambda: F.conv3d(cube, kernel, padding=1)}
-    with single_thread(), torch.no_grad():
-        dense = calls["dense"]()[0, :, z, y, x].T.numpy()
-        sparse = calls["sparse"]()
-        gap = float(np.abs(dense - sparse).max() / np.abs(dense).max())
-        if gap > 1e-4:
-            raise AssertionError(f"sparse and dense sums differ by {gap:.2g} of the largest; no time is quoted")
-        seconds = {name: [] for name in calls}
-        for _ in range(repeats):
-            for name, call in calls.items():
-                begin = time.perf_counter()
-                call()
-                seconds[name].append(time.perf_counter() - begin)
+    expected = calls["dense"]()[0, :, z, y, x].T.numpy()
+    gap, largest = np.abs(calls["sparse"]() - expected).max(), np.abs(expected).max()
+    if not gap <= 1e-4 * largest:
+        raise ValueError(f"sparse and dense sums differ by {gap / largest:.2g} of the largest; no time is quoted")
+    taken = take_turns(calls, repeats=repeats, inner=1)
     return {"voxels": len(coordinates), "pairs": book.pairs, "density": len(coordinates) / grid**3,
             "macs_ratio": PLANES * grid**3 / book.pairs,
-            **{name: statistics.median(times) for name, times in seconds.items()}}
+            **{name: statistics.median(times) / 1e3 for name, times in taken.items()}}
 
 
 def race_by_density(densities: Sequence[float], *, grid: int = 32, channels: int = 32, repeats: int = 3,

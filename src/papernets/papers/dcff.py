@@ -32,7 +32,18 @@ from torch.nn import functional as F
 
 from papernets.data import Split, photograph_patches
 from papernets.measure import macs, parameters
-from papernets.nn import GOOGLENET_WIDTHS, VGG, VGG16_WIDTHS, ConvNet, GoogLeNet, ResNetCIFAR, ResNetImageNet, surgery
+from papernets.nn import (
+    GOOGLENET_WIDTHS,
+    VGG,
+    VGG16_WIDTHS,
+    ConvNet,
+    GoogLeNet,
+    ResNetCIFAR,
+    ResNetImageNet,
+    chosen,
+    rounded,
+    surgery,
+)
 from papernets.training import Recipe, accuracy, cosine, fit, loader, logits, seed_everything, single_thread, steps, with_warmup
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -141,7 +152,8 @@ class DCFF:
 
     ``rate`` is one pruning rate or one per layer name; ``growth`` is κ of the schedule, or ``"slow"`` for κ = 10/E, which
     spreads the sharpening over all E epochs (not the paper's). ``random`` keeps random filters instead of the most
-    important: a baseline.
+    important: a baseline. ``round_to`` makes widths multiples of a number, such as those of a vector register;
+    ``filter_fn(name, module)`` and ``ignore`` leave layers out.
     """
 
     rate: float | Mapping[str, float] = 0.5
@@ -153,8 +165,11 @@ class DCFF:
     guarded: bool = False
     ignore: tuple[str, ...] = ()
     random: bool = False
+    round_to: int = 1
+    filter_fn: Callable[[str, nn.Module], bool] | None = None
 
     def __post_init__(self):
+        rounded(1, self.round_to, 1)
         if not 0 < self.T_s <= self.T_e < math.inf:
             raise ValueError(f"temperatures T_s = {self.T_s}, T_e = {self.T_e} must satisfy 0 < T_s ≤ T_e")
         if self.growth != "slow" and not (isinstance(self.growth, int | float) and 0 < self.growth < math.inf):
@@ -273,19 +288,19 @@ def fuse_(model: nn.Module, config: DCFF = DCFF(), example: torch.Tensor | None 
     """
     if example is None:
         raise ValueError("example is missing; give one input of the network, such as torch.zeros(1, 3, 224, 224)")
-    full = {name: module.out_channels for name, module in model.named_modules()
-            if isinstance(module, nn.Conv2d) and module.groups == 1 and name not in config.ignore}
+    found = chosen(model, nn.Conv2d, ignore=config.ignore, filter_fn=lambda name, module: module.groups == 1 and (
+        config.filter_fn is None or config.filter_fn(name, module)))
+    full = {name: module.out_channels for name, module in found.items()}
     rates = _rates(model, config, full)
-    kept = {name: torch.arange(kept_width(full[name], rate, config.guarded)) for name, rate in rates.items()}
+    widths = {name: rounded(kept_width(full[name], rate, config.guarded), config.round_to, full[name])
+              for name, rate in rates.items()}
+    kept = {name: torch.arange(width) for name, width in widths.items()}
     narrow = surgery.keep_filters(model, kept, example)
     fuse_narrow_(narrow, {name: full[name] for name in rates}, config)
     model.__dict__.update(narrow.__dict__)  # the copy is whole: only now is the model itself changed
 
 
 def _rates(model: nn.Module, config: DCFF, full: Mapping[str, int]) -> dict[str, float]:
-    for name in config.ignore:
-        if name not in dict(model.named_modules()):
-            raise ValueError(f"ignore names {name!r}, which is no layer; convolutions are {', '.join(full)}")
     if not isinstance(config.rate, Mapping):
         return dict.fromkeys(full, config.rate)
     for name in config.rate:
@@ -429,8 +444,8 @@ def network(name: str) -> Network:
 
 def counts(name: str) -> dict[str, float]:
     """MACs (thop convention) and parameters of a compact network of the paper, and the shares removed in per cent."""
-    chosen = network(name)
-    found, whole = _cost(chosen.narrow, chosen.example), _cost(chosen.dense, chosen.example)
+    made = network(name)
+    found, whole = _cost(made.narrow, made.example), _cost(made.dense, made.example)
     return found | {f"{key}_cut": 100 * (1 - found[key] / whole[key]) for key in whole}
 
 
@@ -519,14 +534,14 @@ def compare(seed: int, *, train: int = 2000, test: int = 1000, epochs: int = 20,
 
 
 def _recipe(name: str, data: str) -> Recipe:
-    chosen = network(name)
+    made = network(name)
     if data == "cifar10":
         options = dict(epochs=300, batch=256, lr=steps(0.1, (150, 225)), weight_decay=5e-4)
     elif name[-1] in "abc":  # "step" of the paper
         options = dict(epochs=90, batch=256, lr=with_warmup(steps(0.1, (30, 60, 80)), 5), weight_decay=1e-4)
     else:  # "cos" of the paper
         options = dict(epochs=180, batch=256, lr=with_warmup(cosine(0.01, 180, 5), 5), weight_decay=1e-4, momentum=0.99)
-    return Recipe(data=data, build=chosen.build, before_epoch=refresh_, export=compact, **options)
+    return Recipe(data=data, build=made.build, before_epoch=refresh_, export=compact, **options)
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {

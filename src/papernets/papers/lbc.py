@@ -28,9 +28,6 @@ Differs: the recipe of DeiT-small is trained with crops, mirror images and label
 import copy
 import functools
 import math
-import statistics
-import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -39,14 +36,13 @@ from itertools import combinations
 import numpy as np
 import torch
 from papernets_kernels import n_of_m as kernel
-from scipy import sparse
-from threadpoolctl import threadpool_limits
+from papernets_kernels import one_by_n
 from torch import nn
 from torch.nn import functional as F
 
 from papernets.data import digits
-from papernets.measure import count, parameters
-from papernets.nn import ResNetBasic, ResNetImageNet, chosen
+from papernets.measure import count, fastest, parameters, products, sparse_products, take_turns
+from papernets.nn import Packed, ResNetBasic, ResNetImageNet, chosen
 from papernets.training import Recipe, cosine, fit, loader, logits, seed_everything, single_thread, with_warmup
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -334,7 +330,7 @@ class SparseConv2d(_Grouped, nn.Conv2d):
         return f"{super().extra_repr()}, {self.config.N}:{self.config.M}"
 
 
-class Packed(nn.Module):
+class PackedProduct(Packed):
     """The product with an N:M weight as it is stored: values V (Co, K / M, N) and their places in the group, for the kernel.
 
     K runs over the taps of the window first and over the input channels last, so that a group is M inputs of one tap.
@@ -347,7 +343,9 @@ class Packed(nn.Module):
         self.register_buffer("V", torch.from_numpy(found.values))
         self.register_buffer("places", torch.from_numpy(found.indices))
         self.register_buffer("bias", None if bias is None else bias.detach().cpu().clone())
-        self._form = None
+
+    def _pack(self) -> kernel.NofM:
+        return kernel.NofM(self.V.numpy(), self.places.numpy(), self.M)
 
     @property
     def stored(self) -> tuple[int, int]:
@@ -355,15 +353,9 @@ class Packed(nn.Module):
         bias = 0 if self.bias is None else len(self.bias)
         return self.V.numel() + bias, self.V.shape[0] * self.V.shape[1] * bits(self.N, self.M, 32) + 32 * bias
 
-    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
-        self._form = None
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
     def forward(self, columns: np.ndarray) -> np.ndarray:
         """(K, P) to (Co, P)."""
-        if self._form is None:
-            self._form = kernel.NofM(self.V.numpy(), self.places.numpy(), self.M)
-        y = kernel.matmul(self._form, columns, threads=self.threads)
+        y = kernel.matmul(self.form, columns, threads=self.threads)
         return y if self.bias is None else y + self.bias.numpy()[:, None]
 
     def cost(self, y: torch.Tensor, convention: str, extra: bool) -> int:
@@ -376,7 +368,7 @@ class PackedLinear(nn.Module):
     def __init__(self, layer: SparseLinear, threads: int = 1):
         super().__init__()
         self.inputs, self.outputs = layer.in_features, layer.out_features
-        self.product = Packed(layer.weight * layer.mask, layer.bias, layer.config.N, layer.config.M, threads)
+        self.product = PackedProduct(layer.weight * layer.mask, layer.bias, layer.config.N, layer.config.M, threads)
 
     @torch.no_grad()
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -394,7 +386,7 @@ class PackedConv2d(nn.Module):
         super().__init__()
         self.kernel_size, self.stride, self.padding = layer.kernel_size, layer.stride, layer.padding
         self.dilation = layer.dilation
-        self.product = Packed(layer.weight * layer.mask, layer.bias, layer.config.N, layer.config.M, threads)
+        self.product = PackedProduct(layer.weight * layer.mask, layer.bias, layer.config.N, layer.config.M, threads)
 
     @torch.no_grad()
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -727,39 +719,20 @@ def compare(seed: int, *, train: int = 1000, epochs: int = 40, patterns: Sequenc
 def race(seed: int, *, channels: int = 256, side: int = 14, N: int = 2, M: int = 4, repeats: int = 15) -> dict[str, float]:
     """Milliseconds of one 1×1 layer on one thread: our kernel, the dense product, and the same weights in compressed rows.
 
-    Medians over ``repeats`` turns, in which all take part in turn. ``dense`` is the faster of numpy's and torch's product, and
-    ``csr`` that of scipy's and torch's. Results are compared first.
+    Medians over ``repeats`` turns, in which all take part in turn. ``dense`` is the fastest of numpy's product, torch's, and
+    the dense product of this package's own (the 1×N kernel with nothing removed); ``csr`` the faster of scipy's and torch's.
+    Results are compared first.
     """
     rng = np.random.default_rng(seed)
-    W = rng.standard_normal((channels, channels)).astype(np.float32)
-    W *= largest(to_groups(torch.from_numpy(W), M), N).reshape(W.shape).numpy()
+    full = rng.standard_normal((channels, channels)).astype(np.float32)
+    W = full * largest(to_groups(torch.from_numpy(full), M), N).reshape(full.shape).numpy()
     x = rng.standard_normal((channels, side * side)).astype(np.float32)
-    packed, rows = kernel.pack(W, N, M), sparse.csr_matrix(W)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # torch calls its sparse tensors a beta
-        weight, image = torch.from_numpy(W), torch.from_numpy(x)
-        compressed = weight.to_sparse_csr()
+    packed, whole = kernel.pack(W, N, M), one_by_n.pack(full[:, :, None, None], 8)
     every = {"ours": {"ours": lambda: kernel.matmul(packed, x)},
-             "dense": {"numpy": lambda: W @ x, "torch": lambda: weight @ image},
-             "csr": {"scipy": lambda: rows @ x, "torch csr": lambda: compressed @ image}}
-    with single_thread(), threadpool_limits(1), torch.no_grad():
-        expected = W.astype(np.float64) @ x
-        for calls in every.values():
-            for name, call in calls.items():
-                gap = float(np.abs(np.asarray(call()) - expected).max() / np.abs(expected).max())
-                if gap > 1e-4:
-                    raise AssertionError(f"{name} differs by {gap:.2g} of the largest number; no time is quoted")
-        taken = {name: [] for calls in every.values() for name in calls}
-        for _ in range(repeats):
-            for calls in every.values():
-                for name, call in calls.items():
-                    turns = []
-                    for _ in range(9):
-                        begin = time.perf_counter()
-                        call()
-                        turns.append(time.perf_counter() - begin)
-                    taken[name].append(statistics.median(turns))
-    return {group: 1e3 * min(statistics.median(taken[name]) for name in calls) for group, calls in every.items()}
+             "dense": {**products(W, x), "nothing removed": lambda: one_by_n.matmul(whole, x)}, "csr": sparse_products(W, x)}
+    calls = {name: call for group in every.values() for name, call in group.items()}
+    taken = take_turns(calls, {**dict.fromkeys(calls, W @ x), "nothing removed": full @ x}, repeats=repeats)
+    return {group: fastest(taken, names) for group, names in every.items()}
 
 
 def _smoothed() -> Callable:
@@ -811,8 +784,46 @@ def _recipes() -> dict[str, Callable[[], Recipe]]:
 #: network of a run may be of an epoch before the last removal, and then it is not yet N:M; the last one always is.
 RECIPES: dict[str, Callable[[], Recipe]] = _recipes()
 
-__all__ = ["ARMS", "LBC", "LIMIT", "NETWORKS", "PATTERNS", "RECIPES", "RULES", "DeiT", "Packed", "PackedConv2d", "PackedLinear",
-           "SmallMLP", "SparseConv2d", "SparseLinear", "bits", "code_bits", "compact", "compare", "counts", "dense", "density",
-           "expected_density", "facts", "from_groups", "largest", "left", "masked", "network", "number", "race", "refresh_",
-           "remove", "rerank_", "rescale_", "sparsifiable", "sparsify_", "start", "supports", "to_groups", "union",
-           "violations"]
+__all__ = [
+    "ARMS",
+    "LBC",
+    "LIMIT",
+    "NETWORKS",
+    "PATTERNS",
+    "RECIPES",
+    "RULES",
+    "DeiT",
+    "PackedConv2d",
+    "PackedLinear",
+    "PackedProduct",
+    "SmallMLP",
+    "SparseConv2d",
+    "SparseLinear",
+    "bits",
+    "code_bits",
+    "compact",
+    "compare",
+    "counts",
+    "dense",
+    "density",
+    "expected_density",
+    "facts",
+    "from_groups",
+    "largest",
+    "left",
+    "masked",
+    "network",
+    "number",
+    "race",
+    "refresh_",
+    "remove",
+    "rerank_",
+    "rescale_",
+    "sparsifiable",
+    "sparsify_",
+    "start",
+    "supports",
+    "to_groups",
+    "union",
+    "violations",
+]

@@ -14,6 +14,7 @@ Only the abstract was read. What stands here beyond it is our reading, not the p
 
 Differs: M = P Q is one way to decouple a tensor into two smaller ones; ``mode="delta"``, M = M₀ + P Q, is another.
 Differs: the importance of a column is its norm ‖P q_p‖. The abstract says that it is measured, not how.
+Differs: 3×3 convolutions of images are transformed as well; the paper is about volumes, and so is everything measured here.
 Differs: the rate rises cubically, the mask only grows, and both rank and rate have defaults of our own.
 """
 
@@ -21,7 +22,6 @@ import copy
 import functools
 import math
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +29,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from papernets_kernels import winograd3d as kernel
-from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.nn import functional as F
 
 from papernets.data import Split, digits
-from papernets.nn import chosen
+from papernets.measure import take_turns
+from papernets.nn import Packed, chosen
 from papernets.training import Recipe, fit, loader, logits, seed_everything, single_thread, steps
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -65,21 +65,24 @@ def matrices(m: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 @functools.cache
-def _cubes(m: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return tuple(torch.kron(torch.kron(one, one), one).contiguous() for one in matrices(m))
+def _cubes(m: int, axes: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return tuple(functools.reduce(torch.kron, [one] * axes).contiguous() for one in matrices(m))
 
 
-def cubes(m: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The three matrices for three axes: Bᵀ⊗Bᵀ⊗Bᵀ (t³, t³), K = G⊗G⊗G (t³, 27) and Aᵀ⊗Aᵀ⊗Aᵀ (m³, t³)."""
+def cubes(m: int = 2, axes: int = 3) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The three matrices for three axes: Bᵀ⊗Bᵀ⊗Bᵀ (t³, t³), K = G⊗G⊗G (t³, 27) and Aᵀ⊗Aᵀ⊗Aᵀ (m³, t³); or for two."""
     matrices(m)
-    return tuple(one.clone() for one in _cubes(m))
+    if axes not in (2, 3):
+        raise ValueError(f"axes is {axes}; images have 2 and volumes 3")
+    return tuple(one.clone() for one in _cubes(m, axes))
 
 
 def expand(W: torch.Tensor, m: int = 2) -> torch.Tensor:
-    """M₀ (Co·Ci, t³) = W Kᵀ: the kernels ``W`` (Co, Ci, 3, 3, 3) in the transformed domain."""
-    if W.dim() != 5 or tuple(W.shape[2:]) != (3, 3, 3):
-        raise ValueError(f"the weight has shape {tuple(W.shape)}; it is (Co, Ci, 3, 3, 3)")
-    return (W.reshape(-1, 27).double() @ cubes(m)[1].T.to(W.device)).to(W.dtype)
+    """M₀ (Co·Ci, t³) = W Kᵀ: the kernels ``W`` (Co, Ci, 3, 3, 3) in the transformed domain; (Co·Ci, t²) of 3×3 kernels."""
+    axes = W.dim() - 2
+    if axes not in (2, 3) or set(W.shape[2:]) != {3}:
+        raise ValueError(f"the weight has shape {tuple(W.shape)}; it is (Co, Ci, 3, 3, 3), or (Co, Ci, 3, 3)")
+    return (W.reshape(-1, 3**axes).double() @ cubes(m, axes)[1].T.to(W.device)).to(W.dtype)
 
 
 def _check_rank(M: torch.Tensor, s: int) -> None:
@@ -94,12 +97,12 @@ def factors(M: torch.Tensor, s: int, *, noise: float = 1e-2,
             generator: torch.Generator | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """P (kernels, s) and Q (s, t³) with P Q nearest to ``M``: the singular values are shared equally between the two.
 
-    Transformed spatial kernels have rank 27. Beyond it, P gets columns of small noise and Q rows of zeros: the product stays
-    as it is, and the gradient of Q is not zero. ``ValueError`` if ``M`` cannot have rank ``s``.
+    Transformed spatial kernels have rank 27, of two axes 9. Beyond it, P gets columns of small noise and Q rows of zeros: the
+    product stays as it is, and the gradient of Q is not zero. ``ValueError`` if ``M`` cannot have rank ``s``.
     """
     _check_rank(M, s)
     U, S, Vh = torch.linalg.svd(M.detach().double(), full_matrices=False)
-    r = min(s, 27)
+    r = min(s, 27 if M.shape[1] in (4**3, 6**3) else 9)
     root = S[:r].sqrt()
     P, Q = U[:, :r] * root, root[:, None] * Vh[:r]
     if s > r:
@@ -132,47 +135,57 @@ def stored_numbers(Co: int, Ci: int, s: int, columns: int) -> tuple[int, int]:
     return columns * Co * Ci, s * (Co * Ci + columns)
 
 
-def winograd3d(x: torch.Tensor, M: torch.Tensor, Co: int, m: int = 2, padding: Sequence[int] = (0, 0, 0),
-               columns: torch.Tensor | None = None) -> torch.Tensor:
-    """The convolution of ``x`` (B, Ci, D, H, W) with transformed kernels ``M`` (Co·Ci, columns), for autograd.
+def winograd(x: torch.Tensor, M: torch.Tensor, Co: int, m: int = 2, padding: Sequence[int] | None = None,
+             columns: torch.Tensor | None = None) -> torch.Tensor:
+    """The convolution of ``x`` (B, Ci, D, H, W) or (B, Ci, H, W) with transformed kernels ``M`` (Co·Ci, columns), for autograd.
 
     ``columns`` (ascending) are the positions that ``M`` has, all t³ if left out. A position that is missing is neither
     transformed, nor multiplied, nor transformed back.
     """
     if m == 4 and x.dtype in (torch.float16, torch.bfloat16):
         raise ValueError(f"x is {x.dtype}; tiles of 4 lose too many digits in half precision, use m=2 or float32")
-    if x.dim() != 5 or M.shape[0] != Co * x.shape[1]:
+    axes = x.dim() - 2
+    if axes not in (2, 3) or M.shape[0] != Co * x.shape[1]:
         raise ValueError(f"x has shape {tuple(x.shape)}, and {M.shape[0]} kernels lead to {Co} outputs; x is (B, Ci, D, H, W) "
-                         f"with Ci = {M.shape[0] // Co}")
-    plan = Plan(m, tuple(x.shape[2:]), tuple(padding))
+                         f"or (B, Ci, H, W) with Ci = {M.shape[0] // Co}")
+    plan = Plan(m, tuple(x.shape[2:]), (0,) * axes if padding is None else tuple(padding))
     B, Ci, t = *x.shape[:2], m + 2
-    back, _, out = (one.to(x) for one in _cubes(m))
+    back, _, out = (one.to(x) for one in _cubes(m, axes))
     if columns is not None:
         back, out = back[columns], out[:, columns]
     edges = []  # of the last axis first: what was asked for, and zeros to whole tiles
     for size, pad, tiles in reversed(list(zip(plan.size, plan.padding, plan.tiles))):
         edges += [pad, m * tiles + 2 - size - pad]
-    tiles = F.pad(x, edges).unfold(2, t, m).unfold(3, t, m).unfold(4, t, m)  # (B, Ci, z, y, x, t, t, t)
-    V = back @ tiles.permute(5, 6, 7, 1, 0, 2, 3, 4).reshape(t**3, -1)  # (columns, Ci·B·tiles)
+    tiles = F.pad(x, edges)
+    for axis in range(2, 2 + axes):
+        tiles = tiles.unfold(axis, t, m)  # at last (B, Ci, z, y, x, t, t, t)
+    last = range(2 + axes, 2 + 2 * axes)
+    V = back @ tiles.permute(*last, 1, 0, *range(2, 2 + axes)).reshape(t**axes, -1)  # (columns, Ci·B·tiles)
     Z = torch.bmm(M.T.reshape(-1, Co, Ci), V.view(len(V), Ci, -1))  # one product a column
-    y = (out @ Z.flatten(1)).view(m, m, m, Co, B, *plan.tiles)
-    y = y.permute(4, 3, 5, 0, 6, 1, 7, 2).reshape(B, Co, *(m * tiles for tiles in plan.tiles))
-    return y[:, :, :plan.outputs[0], :plan.outputs[1], :plan.outputs[2]]
+    y = (out @ Z.flatten(1)).view(*[m] * axes, Co, B, *plan.tiles)
+    places = [place for axis in range(axes) for place in (axes + 2 + axis, axis)]  # of each axis the tile, and the place in it
+    y = y.permute(axes + 1, axes, *places).reshape(B, Co, *(m * tiles for tiles in plan.tiles))
+    return y[(slice(None), slice(None), *map(slice, plan.outputs))]
 
 
 @dataclass(frozen=True)
 class Plan:
     """How a volume of ``size`` (D, H, W) is cut into tiles of ``m``³ outputs, and what that costs for a pair of channels.
 
+    An image of (H, W) is cut into tiles of ``m``².
+
     The last tiles may reach over the edge. What they compute there is thrown away, and counted.
     """
 
     m: int
-    size: tuple[int, int, int]
-    padding: tuple[int, int, int] = (1, 1, 1)
+    size: tuple[int, ...]
+    padding: tuple[int, ...] = (1, 1, 1)
 
     def __post_init__(self):
         matrices(self.m)
+        if len(self.size) not in (2, 3) or len(self.padding) < len(self.size):
+            raise ValueError(f"size {self.size} and padding {self.padding} are not both of 2 or 3 axes")
+        object.__setattr__(self, "padding", tuple(self.padding[:len(self.size)]))
         if min(self.padding) < 0 or min(self.outputs) < 1:
             raise ValueError(f"a volume of {self.size} with padding {self.padding} leaves {self.outputs} outputs; "
                              "each axis needs at least 3 inputs with their padding")
@@ -193,23 +206,23 @@ class Plan:
     @property
     def direct(self) -> int:
         """Multiply-adds of the direct sum."""
-        return 27 * math.prod(self.outputs)
+        return 3 ** len(self.size) * math.prod(self.outputs)
 
     def products(self, columns: int | None = None) -> int:
-        """Products with ``columns`` positions, all t³ if left out."""
-        return math.prod(self.tiles) * (self.t**3 if columns is None else columns)
+        """Products with ``columns`` positions, all t³ (in images t²) if left out."""
+        return math.prod(self.tiles) * (self.t ** len(self.size) if columns is None else columns)
 
     def additions(self) -> tuple[int, int]:
         """Additions of the transform of an input channel, and of an output channel, with all columns."""
-        return tuple(math.prod(self.tiles) * one for one in additions(self.m))
+        return tuple(math.prod(self.tiles) * one for one in additions(self.m, len(self.size)))
 
 
-def additions(m: int = 2) -> tuple[int, int]:
-    """Additions of a tile's transform, of an input channel and of an output channel: three passes, one for each axis."""
+def additions(m: int = 2, axes: int = 3) -> tuple[int, int]:
+    """Additions of a tile's transform, of an input channel and of an output channel: a pass for each axis."""
     def passes(matrix: torch.Tensor) -> int:
         rows, width = matrix.shape
         each = int((matrix != 0).sum()) - rows  # a row with n numbers adds n - 1 times
-        return sum(each * rows**done * width ** (2 - done) for done in range(3))
+        return sum(each * rows**done * width ** (axes - 1 - done) for done in range(axes))
 
     back, _, out = matrices(m)
     return passes(back), passes(out)
@@ -224,13 +237,13 @@ def additions(m: int = 2) -> tuple[int, int]:
 class LowRankWinograd:
     """How the convolutions of a network are transformed. The paper's rank and rate are not known to us: defaults are ours.
 
-    ``m`` is the side of a tile of outputs, ``rank`` s, ``mode`` one of ``MODES``, ``rate`` ρ of the columns that ``prune_``
-    removes, ``score`` one of ``SCORES``; ``scope`` says whether columns compete within a ``layer`` or in the whole ``network``.
-    ``filter_fn(name, module)`` and ``ignore`` leave layers out.
+    ``m`` is the side of a tile of outputs, ``rank`` s (None: that of spatial kernels, 27, in images 9), ``mode`` one of
+    ``MODES``, ``rate`` ρ of the columns that ``prune_`` removes, ``score`` one of ``SCORES``; ``scope`` says whether columns
+    compete within a ``layer`` or in the whole ``network``. ``filter_fn(name, module)`` and ``ignore`` leave layers out.
     """
 
     m: int = 2
-    rank: int = 27
+    rank: int | None = None
     mode: str = "factor"
     rate: float = 0.5
     score: str = "column"
@@ -242,31 +255,32 @@ class LowRankWinograd:
     def __post_init__(self):
         matrices(self.m)
         _check_rate(self.rate)
-        if not isinstance(self.rank, int) or not 1 <= self.rank <= (self.m + 2) ** 3:
+        if self.rank is not None and not (isinstance(self.rank, int) and 1 <= self.rank <= (self.m + 2) ** 3):
             raise ValueError(f"the rank is {self.rank!r}; tiles of {self.m} allow 1 to {(self.m + 2) ** 3}")
         for name, options in (("mode", MODES), ("score", SCORES), ("scope", ("layer", "network"))):
             if getattr(self, name) not in options:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose from {', '.join(options)}")
 
 
-def _unfit(conv: nn.Conv3d) -> str:
+def _unfit(conv: nn.Conv3d | nn.Conv2d) -> str:
     """Why a convolution has no Winograd form here, or nothing."""
-    for name, wanted in (("kernel_size", (3, 3, 3)), ("stride", (1, 1, 1)), ("dilation", (1, 1, 1)), ("groups", 1),
+    axes = conv.weight.dim() - 2
+    for name, wanted in (("kernel_size", (3,) * axes), ("stride", (1,) * axes), ("dilation", (1,) * axes), ("groups", 1),
                          ("padding_mode", "zeros")):
         if getattr(conv, name) != wanted:
             return f"{name} is {getattr(conv, name)}; the transform takes {wanted}"
     return f"padding is {conv.padding!r}; the transform takes numbers" if isinstance(conv.padding, str) else ""
 
 
-class WinogradConv3d(nn.Module):
-    """A 3×3×3 convolution whose weights are trained in the transformed domain, made from ``conv``.
+class WinogradConv(nn.Module):
+    """A 3×3×3 or 3×3 convolution whose weights are trained in the transformed domain, made from ``conv``.
 
     Parameters are P and Q (``factor``, ``delta``), P alone (``spatial``, Q = Kᵀ is fixed) or M (``vanilla``). The buffer
     ``kept`` (t³,) says which columns are left. A column that was removed takes part in nothing: it has no gradient, and neither
     momentum nor weight decay can bring it back. Weight decay on these parameters is not that on spatial kernels.
     """
 
-    def __init__(self, conv: nn.Conv3d, config: LowRankWinograd = LowRankWinograd(),
+    def __init__(self, conv: nn.Conv3d | nn.Conv2d, config: LowRankWinograd = LowRankWinograd(),
                  generator: torch.Generator | None = None):
         super().__init__()
         why = _unfit(conv)
@@ -275,18 +289,19 @@ class WinogradConv3d(nn.Module):
         self.in_channels, self.out_channels, self.padding = conv.in_channels, conv.out_channels, conv.padding
         self.m, self.mode = config.m, config.mode
         W = conv.weight.detach()
-        M = expand(W, config.m)
+        M, self.axes = expand(W, config.m), W.dim() - 2
+        rank = 3**self.axes if config.rank is None else config.rank
         if config.mode == "factor":
-            self.P, self.Q = map(nn.Parameter, factors(M, config.rank, generator=generator))
+            self.P, self.Q = map(nn.Parameter, factors(M, rank, generator=generator))
         elif config.mode == "delta":
-            _check_rank(M, config.rank)
+            _check_rank(M, rank)
             self.register_buffer("M0", M)
-            self.P = nn.Parameter(M.new_zeros(len(M), config.rank))
-            Q = torch.randn(config.rank, M.shape[1], generator=generator) / math.sqrt(config.rank)
+            self.P = nn.Parameter(M.new_zeros(len(M), rank))
+            Q = torch.randn(rank, M.shape[1], generator=generator) / math.sqrt(rank)
             self.Q = nn.Parameter(Q.to(M))
         elif config.mode == "spatial":
-            self.P = nn.Parameter(W.reshape(-1, 27).clone())
-            self.register_buffer("Q", cubes(config.m)[1].T.contiguous().to(W))
+            self.P = nn.Parameter(W.reshape(len(M), -1).clone())
+            self.register_buffer("Q", cubes(config.m, self.axes)[1].T.contiguous().to(W))
         else:
             self.M = nn.Parameter(M.clone())
         self.bias = None if conv.bias is None else nn.Parameter(conv.bias.detach().clone())
@@ -306,8 +321,8 @@ class WinogradConv3d(nn.Module):
         return self.M0[:, columns] + M if self.mode == "delta" else M
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = winograd3d(x, self.weights(), self.out_channels, self.m, self.padding, self.columns())
-        return y if self.bias is None else y + self.bias.view(-1, 1, 1, 1)
+        y = winograd(x, self.weights(), self.out_channels, self.m, self.padding, self.columns())
+        return y if self.bias is None else y + self.bias.view(-1, *[1] * self.axes)
 
     @torch.no_grad()
     def importance(self, score: str = "column") -> torch.Tensor:
@@ -372,52 +387,52 @@ class WinogradConv3d(nn.Module):
                 f"columns={int(self.kept.sum())} of {len(self.kept)}")
 
 
-class PackedWinograd3d(nn.Module):
-    """A trained layer as it is stored and run: the columns that are left, multiplied out, for the compiled kernel."""
+class PackedWinograd(Packed):
+    """A trained layer as it is stored and run: the columns that are left, multiplied out.
 
-    def __init__(self, layer: WinogradConv3d, threads: int = 1):
+    Of three axes it runs on the compiled kernel, with ``threads``. For images there is none, and torch's operators serve.
+    """
+
+    sized = ("place", "U")  # one for each column kept
+
+    def __init__(self, layer: WinogradConv, threads: int = 1):
         super().__init__()
-        if layer.m != 2:
+        if layer.m != 2 and layer.axes == 3:
             raise ValueError(f"m is {layer.m}; the compiled kernel has tiles of 2 outputs a side")
-        self.padding, self.threads = tuple(layer.padding), threads
+        self.padding, self.threads, self.axes, self.m = tuple(layer.padding), threads, layer.axes, layer.m
         columns, U = layer.export()
         self.register_buffer("place", columns.cpu())
         self.register_buffer("U", U.float().cpu())
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().float().cpu().clone())
-        self._packed = None
 
-    @property
-    def packed(self) -> kernel.Winograd:
-        if self._packed is None:
-            self._packed = kernel.Winograd(self.U.numpy(), self.place.numpy())
-        return self._packed
-
-    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
-        for name in ("place", "U"):  # how many columns there are is part of what is loaded
-            if prefix + name in state_dict:
-                setattr(self, name, torch.empty_like(state_dict[prefix + name], device="cpu"))
-        self._packed = None
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+    def _pack(self) -> kernel.Winograd | torch.Tensor:
+        if self.axes == 3:
+            return kernel.Winograd(self.U.numpy(), self.place.numpy())
+        return self.U.flatten(1).T.contiguous()  # M (Co·Ci, columns)
 
     @property
     def stored(self) -> tuple[int, int]:
-        """Numbers kept, and their bits with one bit for each of the 64 positions, there or not."""
+        """Numbers kept, and their bits with one bit for each of the t³ or t² positions, there or not."""
         numbers = self.U.numel() + (0 if self.bias is None else len(self.bias))
-        return numbers, 32 * numbers + 64
+        return numbers, 32 * numbers + (self.m + 2) ** self.axes
 
     @torch.no_grad()
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        volume = np.ascontiguousarray(x.detach().cpu().float().numpy())
-        y = torch.from_numpy(kernel.conv3d(volume, self.packed, self.padding, threads=self.threads)).to(x)
-        return y if self.bias is None else y.add_(self.bias.view(-1, 1, 1, 1).to(x))
+        if self.axes == 3:
+            volume = np.ascontiguousarray(x.detach().cpu().float().numpy())
+            y = torch.from_numpy(kernel.conv3d(volume, self.form, self.padding, threads=self.threads)).to(x)
+        else:
+            y = winograd(x.detach().cpu().float(), self.form, self.U.shape[1], self.m, self.padding, self.place).to(x)
+        return y if self.bias is None else y.add_(self.bias.view(-1, *[1] * self.axes).to(x))
 
     def macs_of(self, x: torch.Tensor, y: torch.Tensor, convention: str) -> int:
-        """Products only, as in ``WinogradConv3d``."""
-        products = len(x) * Plan(2, tuple(x.shape[2:]), self.padding).products() // 64 * self.U.numel()
+        """Products only, as in ``WinogradConv``."""
+        products = len(x) * Plan(self.m, tuple(x.shape[2:]), self.padding).products(1) * self.U.numel()
         return products + (y.numel() if convention == "thop" and self.bias is not None else 0)
 
     def extra_repr(self) -> str:
-        return f"{self.U.shape[2]}, {self.U.shape[1]}, padding={self.padding}, columns={len(self.place)} of 64"
+        return (f"{self.U.shape[2]}, {self.U.shape[1]}, padding={self.padding}, columns={len(self.place)} of "
+                f"{(self.m + 2) ** self.axes}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -425,16 +440,19 @@ class PackedWinograd3d(nn.Module):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def convertible(model: nn.Module, config: LowRankWinograd = LowRankWinograd()) -> dict[str, nn.Conv3d]:
-    """The convolutions that ``transform_`` works on, by name: 3×3×3, stride 1, dilation 1, one group. Others stay direct."""
-    return chosen(model, nn.Conv3d, ignore=config.ignore, filter_fn=lambda name, module: not _unfit(module) and (
+def convertible(model: nn.Module, config: LowRankWinograd = LowRankWinograd()) -> dict[str, nn.Conv3d | nn.Conv2d]:
+    """The convolutions that ``transform_`` works on, by name: 3×3×3 or 3×3, stride 1, dilation 1, one group.
+
+    Others stay direct.
+    """
+    return chosen(model, (nn.Conv3d, nn.Conv2d), ignore=config.ignore, filter_fn=lambda name, module: not _unfit(module) and (
         config.filter_fn is None or config.filter_fn(name, module)))
 
 
 def transform_(model: nn.Module, config: LowRankWinograd = LowRankWinograd()) -> None:
     """Put Winograd layers in the place of the convolutions of ``model``, in place. Build the optimiser afterwards.
 
-    At rank 27 or more, and in the other modes, the network computes what it did before.
+    At rank 27 (in images 9) or more, and in the other modes, the network computes what it did before.
 
     >>> model = C3D()
     >>> transform_(model, LowRankWinograd(rank=27))
@@ -445,15 +463,15 @@ def transform_(model: nn.Module, config: LowRankWinograd = LowRankWinograd()) ->
     draw, made = torch.Generator().manual_seed(config.seed), {}
     for name, conv in found.items():
         try:
-            made[name] = WinogradConv3d(conv, config, draw)
+            made[name] = WinogradConv(conv, config, draw)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
     for name, layer in made.items():
         model.set_submodule(name, layer.train(found[name].training))
 
 
-def _layers(model: nn.Module) -> dict[str, WinogradConv3d]:
-    found = {name: module for name, module in model.named_modules() if isinstance(module, WinogradConv3d)}
+def _layers(model: nn.Module) -> dict[str, WinogradConv]:
+    found = {name: module for name, module in model.named_modules() if isinstance(module, WinogradConv)}
     if not found:
         raise ValueError("this network has no Winograd layer; call transform_ first")
     return found
@@ -487,12 +505,15 @@ def prune_(model: nn.Module, rate: float | None = None, config: LowRankWinograd 
 
 
 def compact(model: nn.Module, *, threads: int = 1) -> nn.Module:
-    """A new network with the same outputs whose Winograd layers hold only what is left, and run on the compiled kernel."""
+    """A new network with the same outputs whose Winograd layers hold only what is left.
+
+    Layers of three axes run on the compiled kernel.
+    """
     layers = _layers(model)
     found = copy.deepcopy(model).eval()
     for name, layer in layers.items():
         try:
-            found.set_submodule(name, PackedWinograd3d(layer, threads).eval())
+            found.set_submodule(name, PackedWinograd(layer, threads).eval())
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
     return found
@@ -599,7 +620,7 @@ def counts(name: str, m: int = 2, rho: float = 0.0, size: tuple[int, int, int] |
 
 def trained_numbers(Co: int, Ci: int, config: LowRankWinograd) -> int:
     """Parameters of a layer without bias, counted on one."""
-    return sum(p.numel() for p in WinogradConv3d(nn.Conv3d(Ci, Co, 3, padding=1, bias=False), config).parameters())
+    return sum(p.numel() for p in WinogradConv(nn.Conv3d(Ci, Co, 3, padding=1, bias=False), config).parameters())
 
 
 def truncation(W: torch.Tensor, m: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
@@ -745,7 +766,7 @@ def compare(seed: int, *, train: int = 480, test: int = 400, epochs: int = 5, ar
 
 
 def tuned_layers(seed: int = 0, *, width: int = 32, train: int = 480, epochs: int = 2, tuning: int = 2,
-                 rho: float = 0.5) -> tuple[PackedWinograd3d, PackedWinograd3d]:
+                 rho: float = 0.5) -> tuple[PackedWinograd, PackedWinograd]:
     """A packed layer with all columns, from a trained network, and the same layer after its columns went and fine-tuning."""
     first, _ = clips(train, 1, seed)
     with single_thread():
@@ -759,28 +780,12 @@ def tuned_layers(seed: int = 0, *, width: int = 32, train: int = 480, epochs: in
         return whole, compact(model).body[0]
 
 
-def _milliseconds(calls: dict[str, Callable], repeats: int) -> dict[str, list[float]]:
-    """Of each call, in turn: medians of five, after one that is not counted."""
-    taken = {name: [] for name in calls}
-    for turn in range(repeats + 1):
-        for name, call in calls.items():
-            each = []
-            for _ in range(5):
-                begin = time.perf_counter()
-                call()
-                each.append(1e3 * (time.perf_counter() - begin))
-            if turn:
-                taken[name].append(statistics.median(each))
-    return taken
-
-
-def pair_of_times(layers: tuple[PackedWinograd3d, PackedWinograd3d], repeats: int = 15,
+def pair_of_times(layers: tuple[PackedWinograd, PackedWinograd], repeats: int = 15,
                   size: tuple[int, int, int] = (16, 32, 32)) -> tuple[list[float], list[float]]:
     """Milliseconds of the layer with fewer columns and of that with all, turn by turn, on one thread."""
     whole, fewer = layers
     x = torch.randn(1, whole.U.shape[2], *size, generator=torch.Generator().manual_seed(0))
-    with single_thread(), threadpool_limits(1), torch.no_grad():
-        found = _milliseconds({"fewer": lambda: fewer(x), "whole": lambda: whole(x)}, repeats)
+    found = take_turns({"fewer": lambda: fewer(x), "whole": lambda: whole(x)}, repeats=repeats, inner=5)
     return found["fewer"], found["whole"]
 
 
@@ -810,19 +815,15 @@ def race(seed: int = 0, *, channels: int = 32, size: tuple[int, int, int] = (8, 
     if torch.backends.mkldnn.is_available():
         calls["torch conv3d, oneDNN"] = lambda: torch.mkldnn_convolution(x, W, None, (1, 1, 1), (1, 1, 1), (1, 1, 1), 1)
     peers = list(calls)
-    with single_thread(), threadpool_limits(1), torch.no_grad():
+    with single_thread(), torch.no_grad():
         direct = conv(x)
         expected = dict.fromkeys(peers, direct)
         for rho in rates:
-            layer = WinogradConv3d(conv, LowRankWinograd(mode="vanilla"))
+            layer = WinogradConv(conv, LowRankWinograd(mode="vanilla"))
             layer.prune(rho)
-            packed, expected[rho] = PackedWinograd3d(layer), direct if rho == 0 else layer(x)
+            packed, expected[rho] = PackedWinograd(layer), direct if rho == 0 else layer(x)
             calls[rho] = lambda packed=packed: packed(x)
-        for name, call in calls.items():
-            gap = float((call() - expected[name]).abs().max() / expected[name].abs().max())
-            if gap > 1e-4:
-                raise AssertionError(f"{name} differs by {gap:.2g} of the largest number; no time is quoted")
-        taken = _milliseconds(calls, repeats)
+    taken = take_turns(calls, expected, repeats=repeats, inner=5)
     medians = {name: statistics.median(times) for name, times in taken.items()}
     return {"channels": channels, "ours": {rho: medians[rho] for rho in rates},
             "peers": {name: medians[name] for name in peers},
@@ -906,6 +907,6 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 }
 
 __all__ = ["ARMS", "C3D", "MODES", "MOVES", "NETWORKS", "RECIPES", "SCORES", "ClipFolder", "ClipNet", "LowRankWinograd",
-           "PackedWinograd3d", "Plan", "ResNet3D18", "WinogradConv3d", "additions", "clips", "compact", "compare",
+           "PackedWinograd", "Plan", "ResNet3D18", "WinogradConv", "additions", "clips", "compact", "compare",
            "convertible", "counts", "cubes", "expand", "factors", "facts", "matrices", "pair_of_times", "prune_", "race",
-           "rate_at", "removed", "stored_numbers", "trained_numbers", "transform_", "truncation", "tuned_layers", "winograd3d"]
+           "rate_at", "removed", "stored_numbers", "trained_numbers", "transform_", "truncation", "tuned_layers", "winograd"]

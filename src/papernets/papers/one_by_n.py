@@ -23,8 +23,6 @@ Differs: ``compact`` reorders a filter only with all that depends on it. The cod
 import copy
 import functools
 import math
-import statistics
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,14 +32,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from papernets_kernels import one_by_n as kernel
-from scipy import sparse
-from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.nn import functional as F
 
 from papernets.data import digits
-from papernets.measure import count
-from papernets.nn import MobileNetV1, MobileNetV2, MobileNetV3, ResNetImageNet, chosen, surgery
+from papernets.measure import count, fastest, products, sparse_products, take_turns
+from papernets.nn import MobileNetV1, MobileNetV2, MobileNetV3, Packed, ResNetImageNet, chosen, surgery
 from papernets.training import Recipe, cosine, fit, loader, logits, seed_everything, single_thread, with_warmup
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -208,11 +204,13 @@ class MaskedConv2d(nn.Conv2d):
         return f"{super().extra_repr()}, N={self.N}, kept={float(self.mask.float().mean()):.3g}"
 
 
-class PackedConv2d(nn.Module):
+class PackedConv2d(Packed):
     """A pruned convolution as it is stored and run: blocks of N kernels in P, I and D, for the compiled kernel.
 
     ``order`` is None, or the order of the outputs in which the blocks were formed; the outputs are then put back at run time.
     """
+
+    sized = ("I", "D")  # one for each block kept
 
     def __init__(self, W: torch.Tensor, bias: torch.Tensor | None, N: int, stride, padding, order: torch.Tensor | None = None,
                  threads: int = 1):
@@ -226,21 +224,10 @@ class PackedConv2d(nn.Module):
         self.register_buffer("D", torch.from_numpy(D))
         self.register_buffer("bias", None if bias is None else bias.detach().cpu().clone())
         self.register_buffer("back", None if order is None else torch.argsort(order.cpu()))
-        self._blocks = None
 
-    @property
-    def blocks(self) -> kernel.OneByN:
-        if self._blocks is None:
-            shape = (len(self.P) - 1) * self.N, *self.shape[1:]
-            self._blocks = kernel.OneByN(self.D.numpy(), self.I.numpy(), self.P.numpy(), shape)
-        return self._blocks
-
-    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
-        for name in ("I", "D"):  # how many blocks there are is part of what is loaded
-            if prefix + name in state_dict:
-                setattr(self, name, torch.empty_like(state_dict[prefix + name], device="cpu"))
-        self._blocks = None
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+    def _pack(self) -> kernel.OneByN:
+        shape = (len(self.P) - 1) * self.N, *self.shape[1:]
+        return kernel.OneByN(self.D.numpy(), self.I.numpy(), self.P.numpy(), shape)
 
     @property
     def stored(self) -> tuple[int, int]:
@@ -254,11 +241,11 @@ class PackedConv2d(nn.Module):
         images = x.detach().cpu().float().numpy()
         if self.shape[2:] == (1, 1) and self.stride == (1, 1) and self.padding == (0, 0):
             flat = images.reshape(*images.shape[:2], -1)
-            y = np.stack([kernel.matmul(self.blocks, image, threads=self.threads) for image in flat]) if len(flat) else (
-                np.empty((0, self.blocks.shape[0], flat.shape[2]), np.float32))
+            y = np.stack([kernel.matmul(self.form, image, threads=self.threads) for image in flat]) if len(flat) else (
+                np.empty((0, self.form.shape[0], flat.shape[2]), np.float32))
             y = y.reshape(*y.shape[:2], *images.shape[2:])
         else:
-            y = kernel.conv2d(self.blocks, images, self.stride, self.padding, threads=self.threads)
+            y = kernel.conv2d(self.form, images, self.stride, self.padding, threads=self.threads)
         y = torch.from_numpy(y)[:, : self.shape[0]].to(x)
         y = y if self.back is None else y[:, self.back]
         return y if self.bias is None else y + self.bias.view(-1, 1, 1).to(x)
@@ -564,36 +551,16 @@ def race(seed: int, *, channels: int = 256, side: int = 14, N: int = 8, rate: fl
     rng = np.random.default_rng(seed)
     W = torch.from_numpy(rng.standard_normal((channels, channels, 1, 1)).astype(np.float32))
     x = rng.standard_normal((channels, side * side)).astype(np.float32)
-    ours, single = (W * mask(W, rate, **how) for how in (dict(N=N), dict(pattern="weight")))
-    packed, plain = kernel.pack(ours.numpy(), N), ours[:, :, 0, 0].numpy()
-    whole = kernel.pack(W.numpy(), N)
-    scattered = sparse.csr_matrix(single[:, :, 0, 0].numpy())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # torch calls its sparse tensors a beta
-        compressed, image = single[:, :, 0, 0].to_sparse_csr(), torch.from_numpy(x)
+    ours, single = ((W * mask(W, rate, **how)).numpy() for how in (dict(N=N), dict(pattern="weight")))
+    packed, whole = kernel.pack(ours, N), kernel.pack(W.numpy(), N)
     every = {"ours": {"ours": lambda: kernel.matmul(packed, x)},
-             "dense": {"numpy": lambda: plain @ x, "torch": lambda: torch.from_numpy(plain) @ image,
-                       "nothing removed": lambda: kernel.matmul(whole, x)},
-             "csr": {"scipy": lambda: scattered @ x, "torch csr": lambda: compressed @ image}}
+             "dense": {**products(ours[:, :, 0, 0], x), "nothing removed": lambda: kernel.matmul(whole, x)},
+             "csr": sparse_products(single[:, :, 0, 0], x)}
     every = {group: calls for group, calls in every.items() if group == "ours" or group in peers}
-    with single_thread(), threadpool_limits(1), torch.no_grad():
-        for group, calls in every.items():
-            for name, call in calls.items():
-                expected = (scattered if group == "csr" else W[:, :, 0, 0].numpy() if name == "nothing removed" else plain) @ x
-                gap = float(np.abs(np.asarray(call()) - expected).max() / np.abs(expected).max())
-                if gap > 1e-4:
-                    raise AssertionError(f"{name} differs by {gap:.2g} of the largest number; no time is quoted")
-        taken = {name: [] for calls in every.values() for name in calls}
-        for _ in range(repeats):
-            for calls in every.values():
-                for name, call in calls.items():
-                    turns = []
-                    for _ in range(9):
-                        begin = time.perf_counter()
-                        call()
-                        turns.append(time.perf_counter() - begin)
-                    taken[name].append(statistics.median(turns))
-    return {group: 1e3 * min(statistics.median(taken[name]) for name in calls) for group, calls in every.items()}
+    weights = {"scipy": single, "torch csr": single, "nothing removed": W.numpy()}
+    calls = {name: call for group in every.values() for name, call in group.items()}
+    taken = take_turns(calls, {name: weights.get(name, ours)[:, :, 0, 0] @ x for name in calls}, repeats=repeats)
+    return {group: fastest(taken, names) for group, names in every.items()}
 
 
 #: Where a recipe finds the trained dense network: the folder that ``papernets train`` writes to by itself.

@@ -7,7 +7,7 @@ from papernets.cards import FAMILIES
 from papernets.present import badge, header_html, number_text, venue_text
 from papernets.press._results import Status
 
-_STATE_WORDS = {"planned": "planned", "method": "method ready", "chapter": "no evidence yet", "validated": "validated",
+_STATE_WORDS = {"planned": "planned", "method": "method ready", "chapter": "not complete", "validated": "validated",
                 "stale": "evidence is stale"}
 
 
@@ -77,7 +77,7 @@ def results_html(found: Iterable[Status], built: frozenset[str]) -> str:
                 quantity = f'<a href="{link}#claim-{claim.id.replace(".", "-")}">{quantity}</a>'
             sort = claim.paper if not isinstance(claim.paper, str) else ""
             rows.append(f'<tr data-kind="{claim.kind}" data-verdict="{row["verdict"]}" data-family="{one.card.family}">'
-                        f'<td data-label="paper">{one.card.number:02d} {html.escape(one.card.name)}</td>'
+                        f'<td data-label="paper">{html.escape(one.card.label)}</td>'
                         f'<td data-label="quantity">{quantity}</td>'
                         f'<td data-label="printed" data-sort="{sort}">{html.escape(paper)}</td>'
                         f'<td data-label="ours">{ours}</td><td data-label="unit">{html.escape(claim.unit)}</td>'

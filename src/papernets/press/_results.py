@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from papernets import paths
-from papernets.cards import Card, cards, cards_folder
+from papernets.cards import Card, Comparison, cards
 from papernets.present import counted
 from papernets.provenance import own_hash
 
@@ -14,9 +14,9 @@ STATES = ("planned", "method", "chapter", "validated", "stale")
 
 @dataclass(frozen=True)
 class Status:
-    """A paper's card, its state, its committed claims (empty without evidence) and their count by verdict."""
+    """A card, its state, its committed claims (empty without evidence) and their count by verdict."""
 
-    card: Card
+    card: Card | Comparison
     state: str
     claims: tuple[dict, ...]
     made_by: dict
@@ -43,8 +43,8 @@ def read_results(path: Path) -> dict:
     return found
 
 
-def status(card: Card) -> Status:
-    if not (cards_folder() / f"{card.module}.py").exists():
+def status(card: Card | Comparison) -> Status:
+    if not card.source.exists():
         return Status(card, "planned", (), {})
     if not paths.notebook(card.chapter).exists():
         return Status(card, "method", (), {})
@@ -53,8 +53,11 @@ def status(card: Card) -> Status:
         return Status(card, "chapter", (), {})
     found = read_results(file)
     fresh = found["made_by"]["hash"] == own_hash(card) and found["profile"] == "evidence"
-    return Status(card, "validated" if fresh else "stale", tuple(found["claims"]), found["made_by"])
+    started = all(claim.recipe for claim in card.claims if claim.kind == "full")
+    state = "stale" if not fresh else "validated" if started else "chapter"
+    return Status(card, state, tuple(found["claims"]), found["made_by"])
 
 
 def statuses() -> list[Status]:
+    """Of all papers."""
     return [status(card) for card in cards()]

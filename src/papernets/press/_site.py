@@ -21,10 +21,11 @@ from PIL import Image
 
 from papernets import paths
 from papernets.bench import hardware_part, kernels_part
+from papernets.cards import comparisons
 from papernets.data import PHOTOGRAPHS, photographs
 from papernets.files import write_text
 from papernets.press import _pages
-from papernets.press._results import Status, statuses
+from papernets.press._results import Status, status, statuses
 from papernets.press._run import Run, RunError
 from papernets.press._thumbnail import thumbnail
 
@@ -65,7 +66,8 @@ def make_site(runs: Iterable[Run], tell: Callable[[str], None] = lambda _: None)
 def _lay_out(root: Path, stage: Path, runs: list[Run], found: list[Status]) -> None:
     shutil.copytree(root / "book", stage / "book", ignore=shutil.ignore_patterns("results", "vendor"))
     shutil.copy(root / "_config.yml", stage / "_config.yml")
-    by_chapter = {one.card.chapter: one for one in found}
+    compared = [status(one) for one in comparisons()]
+    by_chapter = {one.card.chapter: one for one in (*found, *compared)}
     built = frozenset(run.chapter for run in runs)
     pictures = {}
     (stage / "notebooks").mkdir()
@@ -80,7 +82,8 @@ def _lay_out(root: Path, stage: Path, runs: list[Run], found: list[Status]) -> N
         if picture:
             pictures[run.chapter] = picture
     _toc(stage / "book" / "_toc.yml", built)
-    parts = {"map": lambda _: _pages.map_html(found, built, pictures), "results": lambda _: _pages.results_html(found, built),
+    parts = {"map": lambda _: _pages.map_html(found, built, pictures),
+             "results": lambda _: _pages.results_html([*found, *compared], built),
              "family": lambda name: _pages.family_html(found, built, name), "samples": lambda _: _samples(stage),
              "kernels": kernels_part, "hardware": hardware_part}
     for page in (stage / "book").rglob("*.md"):

@@ -8,9 +8,10 @@ resumed gives the same numbers as one that was not.
 import json
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from lightning_fabric import Fabric
@@ -29,6 +30,14 @@ class History:
     loss: list[float] = field(default_factory=list)
     accuracy: list[float] = field(default_factory=list)
     lr: list[float] = field(default_factory=list)
+
+
+class Carried(Protocol):
+    """What a method carries from one epoch to the next besides the network, and a checkpoint must hold."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> object: ...
 
 
 def loader(data: Dataset, batch: int, shuffle: bool, workers: int = 0) -> DataLoader:
@@ -75,12 +84,14 @@ def fit(model: nn.Module, train: DataLoader, test: DataLoader | None, *, epochs:
         after_epoch: Callable[[nn.Module, int, History], None] | None = None,
         optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None,
         loss: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+        carried: Mapping[str, Carried] | None = None,
         checkpoint: str | Path | None = None, log: str | Path | None = None) -> History:
     """Train ``model`` in place for ``epochs``; ``lr`` is followed batch by batch.
 
     ``before_epoch(model, epoch)`` and ``after_epoch(model, epoch, history)`` are where a method does its own work.
     With ``checkpoint`` the state is saved after every epoch (written beside, then renamed) and a run that finds one goes
-    on from there. ``log`` is a file of one JSON line an epoch. A loss that is not finite stops the run.
+    on from there. ``log`` is a file of one JSON line an epoch. A loss that is not finite stops the run. ``carried`` are further
+    objects whose state is saved and loaded with it, by name.
 
     ``optimizer(model)`` makes another one than SGD, and ``momentum`` and ``weight_decay`` are then its own affair; a group of
     its parameters may hold a ``scale``, by which its learning rate is multiplied. ``loss(outputs, images, labels)`` takes the
@@ -98,10 +109,10 @@ def fit(model: nn.Module, train: DataLoader, test: DataLoader | None, *, epochs:
     model, optimizer = fabric.setup(plain, optimizer)
     train = fabric.setup_dataloaders(train)
     test = None if test is None else fabric.setup_dataloaders(test)
-    history, first = History(), 0
+    history, first, carried = History(), 0, dict(carried or {})
     checkpoint = None if checkpoint is None else Path(checkpoint)
     if checkpoint is not None and checkpoint.exists():
-        state = {"model": model, "optimizer": optimizer}
+        state = {"model": model, "optimizer": optimizer, **{f"carried.{name}": one for name, one in carried.items()}}
         try:
             rest = fabric.load(checkpoint, state)
         except (EOFError, OSError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
@@ -138,8 +149,8 @@ def fit(model: nn.Module, train: DataLoader, test: DataLoader | None, *, epochs:
         if after_epoch is not None:
             after_epoch(plain, epoch, history)
         if checkpoint is not None:
-            _save(fabric, checkpoint, {"model": model, "optimizer": optimizer, "epoch": epoch,
-                                       "history": asdict(history)})
+            _save(fabric, checkpoint, {"model": model, "optimizer": optimizer, "epoch": epoch, "history": asdict(history),
+                                       **{f"carried.{name}": one.state_dict() for name, one in carried.items()}})
         if log is not None and fabric.is_global_zero:
             entry = {"epoch": epoch, "loss": mean, "lr": lr(epoch)}
             if history.accuracy:

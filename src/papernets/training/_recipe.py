@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from lightning_fabric import Fabric
@@ -12,9 +13,15 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from papernets.data import ImageFolder, read_cifar
-from papernets.training._loop import History, fit, loader
+from papernets.training._loop import Carried, History, fit, loader
 from papernets.training._schedules import Schedule
 from papernets.training._seed import seed_everything
+
+
+class Plugin(Carried, Protocol):
+    """A method that acts between two epochs and remembers something from one to the next."""
+
+    def step(self, model: nn.Module, epoch: int) -> object: ...
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,8 @@ class Recipe:
 
     ``read(data)`` gives the training and the test set of a recipe whose data are neither CIFAR nor a folder of images.
     ``optimizer`` and ``loss`` are those of ``fit``; ``loss()`` makes the latter when the run begins. ``augment`` changes a
-    batch of training images, after what the reader of the data does.
+    batch of training images, after what the reader of the data does. ``plugin()`` makes, when the run begins, an object whose
+    ``step(model, epoch)`` follows the evaluation of every epoch, and whose state is in the checkpoint.
     """
 
     data: str
@@ -40,6 +48,7 @@ class Recipe:
     optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None
     loss: Callable[[], Callable] | None = None
     augment: Callable[[torch.Tensor], torch.Tensor] | None = None
+    plugin: Callable[[], Plugin] | None = None
 
 
 def crop_and_flip(images: torch.Tensor, pad: int = 4) -> torch.Tensor:
@@ -81,6 +90,7 @@ def run_recipe(recipe: Recipe, folder: str | Path, *, fabric: Fabric | None = No
     total = recipe.epochs if epochs is None else epochs
     seed_everything(seed)
     model, loss = recipe.build(), recipe.loss() if recipe.loss else None
+    plugin = recipe.plugin() if recipe.plugin else None
 
     def before(model: nn.Module, epoch: int) -> None:
         if recipe.before_epoch is not None:
@@ -92,10 +102,13 @@ def run_recipe(recipe: Recipe, folder: str | Path, *, fabric: Fabric | None = No
             part = folder / "best.pt.part"
             torch.save(best.state_dict(), part)
             os.replace(part, folder / "best.pt")
+        if plugin is not None:
+            plugin.step(model, epoch)
         if report is not None:
             report(epoch, total, history)
 
     return fit(model, loader(first, recipe.batch, True, workers), loader(second, recipe.test_batch, False, workers),
                epochs=total, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, seed=seed, fabric=fabric,
                augment=augment, before_epoch=before, after_epoch=after, optimizer=recipe.optimizer, loss=loss,
-               checkpoint=folder / "last.ckpt", log=folder / "log.jsonl")
+               carried=None if plugin is None else {"plugin": plugin}, checkpoint=folder / "last.ckpt",
+               log=folder / "log.jsonl")

@@ -1,0 +1,131 @@
+"""The figures of the comparison of eight methods on one network."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+from scipy import stats
+
+from papernets.chapter import ACCENTS, BASELINE, OURS, plots
+from papernets.comparisons import which_one
+from papernets.comparisons.which_one import METHODS, PAPERS
+
+#: What the reader chooses, and what the rows call it.
+BUDGETS = {"multiply-adds": "macs", "parameters": "params"}
+#: Of each quantity: its key, what a unit of the axis is in those of the rows, and the title of the axis.
+ACROSS = {"time": ("ms", 1, "time of one image (ms)"), "parameters": ("params", 1e3, "parameters (thousands)"),
+          "multiply-adds": ("macs", 1e6, "multiply-adds of one image (millions)"),
+          "training": ("seconds", 1, "seconds of training")}
+
+
+def chosen(rows: Sequence[dict], slug: str, budget: str) -> list[dict]:
+    """The rows of a method at a budget, one a seed."""
+    budget = "macs" if METHODS[slug].both else budget
+    return [row for row in rows if (row["method"], row["budget"]) == (slug, budget)]
+
+
+def means(rows: Sequence[dict], slug: str, budget: str) -> dict[str, float]:
+    """Means over the seeds of a method at a budget, and half of the 95 % interval of the accuracy in per cent."""
+    each = chosen(rows, slug, budget)
+    found = {what: float(np.mean([row[what] for row in each])) for what in ("macs", "params", "bytes", "seconds", "ms")}
+    accuracies = 100 * np.array([row["accuracy"] for row in each])
+    spread = stats.t.ppf(0.975, len(each) - 1) * accuracies.std(ddof=1) / len(each) ** 0.5 if len(each) > 1 else 0.0
+    return found | {"accuracy": float(accuracies.mean()), "spread": float(spread)}
+
+
+def _color(slug: str) -> str:
+    layers = METHODS[slug].layers
+    if slug in ("dense", "narrow"):
+        return BASELINE
+    return OURS if layers.startswith("ordinary") else ACCENTS[0]
+
+
+def scatter(rows: Sequence[dict], budget: str = "multiply-adds", across: str = "time") -> go.Figure:
+    """Accuracy of all methods at one budget against what they cost, with 95 % intervals over the seeds."""
+    key, unit, axis = ACROSS[across]
+    found = {slug: means(rows, slug, BUDGETS[budget]) for slug in METHODS}
+    best = max(PAPERS, key=lambda slug: found[slug]["accuracy"])
+    lead = found[best]["accuracy"] - found["narrow"]["accuracy"]
+    ranked = sorted(found, key=lambda slug: found[slug]["accuracy"])
+    low, high = (pick(one[key] for one in found.values()) / unit for pick in (min, max))
+    groups = {"ordinary layers": [slug for slug in PAPERS if _color(slug) == OURS],
+              "layers with a kernel of their own": [slug for slug in PAPERS if _color(slug) != OURS],
+              "to compare with": ["dense", "narrow"]}
+    figure = go.Figure()
+    for name, slugs in groups.items():
+        sides = ["middle right" if ranked.index(slug) % 2 else "middle left" for slug in slugs]
+        figure.add_scatter(x=[round(found[slug][key] / unit, 4) for slug in slugs],
+                           y=[round(found[slug]["accuracy"], 2) for slug in slugs],
+                           error_y=dict(array=[round(found[slug]["spread"], 2) for slug in slugs], thickness=1, width=3),
+                           text=[METHODS[slug].name for slug in slugs], textposition=sides, mode="markers+text", name=name,
+                           marker=dict(color=_color(slugs[0]), size=9, symbol="diamond" if "kernel" in name else "circle"),
+                           hovertemplate="%{text}<br>%{y:.1f} % right<br>%{x:.3g}<extra></extra>")
+    pad = 0.28 * (high - low) or 0.3 * high
+    figure.update_layout(title=f"At equal {budget} {METHODS[best].name} is {abs(lead):.1f} points "
+                               f"{'above' if lead >= 0 else 'below'} the narrow network", legend=dict(y=-0.3))
+    figure.update_xaxes(title=axis, range=[low - pad, high + pad])
+    figure.update_yaxes(title="test accuracy (%)")
+    return figure
+
+
+def _rows(claims: Sequence[dict], end: str) -> list[tuple[str, dict]]:
+    by_id = {row["id"]: row for row in claims if "interval" in row}
+    names = {f"{which_one.claim_of(slug)}.{end}": METHODS[slug].name for slug in PAPERS}
+    return [(name, by_id[claim]) for claim, name in names.items() if claim in by_id]
+
+
+def against_narrow(claims: Sequence[dict], budget: str = "macs") -> go.Figure:
+    """Paired differences of accuracy to the narrow network."""
+    rows = _rows(claims, f"{budget}.accuracy")
+    shown = [name for name, row in rows if row["interval"][0] > 0]
+    what = "multiply-adds" if budget == "macs" else "parameters"
+    title = f"At equal {what} {' and '.join(shown) or 'nothing'} beat{'s' * (len(shown) < 2)} the narrow network"
+    return plots.intervals([(name, row["ours"], *row["interval"]) for name, row in rows],
+                           title if len(shown) < 4 else f"At equal {what} {len(shown)} of {len(rows)} beat the narrow network",
+                           "points (95 %)", "method")
+
+
+def against_dense(claims: Sequence[dict]) -> go.Figure:
+    """Paired differences of the time of an image to the dense network."""
+    rows = _rows(claims, "time")
+    faster = sum(row["interval"][1] < 0 for _, row in rows)
+    return plots.intervals([(name, row["ours"], *row["interval"]) for name, row in rows],
+                           f"{faster} of {len(rows)} are faster than the dense network", "ms for one image (95 %)", "method")
+
+
+def table(rows: Sequence[dict], budget: str = "macs") -> str:
+    """What each method ends with at a budget, best accuracy first, as markdown."""
+    found = {slug: means(rows, slug, budget) for slug in METHODS}
+    lines = ["| method | accuracy | multiply-adds | parameters | kB | time | training | layers |",
+             "|---|---|---|---|---|---|---|---|"]
+    for slug in sorted(found, key=lambda slug: -found[slug]["accuracy"]):
+        one = found[slug]
+        lines.append(f"| {METHODS[slug].name} | {one['accuracy']:.1f} ± {one['spread']:.1f} % | {one['macs'] / 1e6:.2f} M | "
+                     f"{one['params'] / 1e3:.1f} k | {one['bytes'] / 1e3:.0f} | {one['ms']:.1f} ms | {one['seconds']:.0f} s | "
+                     f"{METHODS[slug].layers} |")
+    return "\n".join(lines)
+
+
+def advice(rows: Sequence[dict], claims: Sequence[dict]) -> str:
+    """What follows from the runs for somebody who must choose, in sentences whose numbers are theirs."""
+    seeds = len(chosen(rows, "dense", "macs"))
+    parts = [f"All numbers are means over {seeds} seed{'s' * (seeds > 1)}."]
+    dense = means(rows, "dense", "macs")
+    for words, budget in BUDGETS.items():
+        found = {slug: means(rows, slug, budget) for slug in METHODS}
+        best = max(PAPERS, key=lambda slug: found[slug]["accuracy"])
+        quick = min((slug for slug in METHODS if slug != "dense"), key=lambda slug: found[slug]["ms"])
+        shown = [name for name, row in _rows(claims, f"{budget}.accuracy") if row["interval"][0] > 0]
+        beaten = ", ".join(shown) if shown else "none"
+        parts.append(f"- **At equal {words}** the most accurate is {METHODS[best].name} with {found[best]['accuracy']:.1f} %, "
+                     f"where the narrow network has {found['narrow']['accuracy']:.1f} % and the dense one "
+                     f"{dense['accuracy']:.1f} %. Above the narrow network beyond doubt: {beaten}. The fastest is "
+                     f"{METHODS[quick].name} with {found[quick]['ms']:.1f} ms; the dense network takes {dense['ms']:.1f} ms.")
+    slow = [METHODS[slug].name for slug in PAPERS if means(rows, slug, "macs")["ms"] > dense["ms"]]
+    if slow:
+        parts.append(f"- **Fewer multiply-adds, and no time saved:** {', '.join(slug for slug in slow)}.")
+    dear = max(PAPERS, key=lambda slug: means(rows, slug, "macs")["seconds"])
+    cost = means(rows, dear, "macs")["seconds"] / means(rows, "narrow", "macs")["seconds"]
+    parts.append(f"- **The dearest training** is that of {METHODS[dear].name}: {cost:.1f} times as long as that of the narrow "
+                 "network.")
+    return "\n".join(parts)
