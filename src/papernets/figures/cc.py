@@ -9,12 +9,14 @@ import plotly.graph_objects as go
 import torch
 from plotly.subplots import make_subplots
 
-from papernets.chapter import ACCENTS, BASELINE, OURS, SCALE, plots
+from papernets.chapter import ACCENTS, BASELINE, OURS, plots
 from papernets.papers import cc
 
 #: What may be removed, as the explorer calls it, and the colours of the three.
 MODES = {"both": "joint", "channels": "channels", "ranks": "ranks"}
 COLORS = {"pruning": BASELINE, "decomposition": ACCENTS[0], "joint": OURS}
+#: Shades on which the page's own text can be read in both themes.
+FIELD = [[0, "rgba(86,180,233,0.04)"], [1, "rgba(86,180,233,0.5)"]]
 #: What each comparison of the card sets joint compression against.
 PEERS = {"prune": "pruning", "svd": "decomposition"}
 
@@ -76,7 +78,7 @@ def explore_layer(mode: str = "both", target: float = 0.5, gamma: float = 0.9, k
     places = list(range(1, 9))
     work = [[100 * cc.cost(8, 8, k * k, 8 - c, 8 - r) / W.numel() for c in places] for r in places]
     figure = make_subplots(1, 2, column_widths=[0.46, 0.54], horizontal_spacing=0.2)
-    figure.add_heatmap(x=places, y=places, z=work, colorscale=SCALE, zmin=0, zmax=200 if k == 1 else 100, showscale=False,
+    figure.add_heatmap(x=places, y=places, z=work, colorscale=FIELD, zmin=0, zmax=200 if k == 1 else 100, showscale=False,
                        row=1, col=1, hovertemplate="%{x} channels, rank %{y}<br>%{z:.0f} % of the work<extra></extra>")
     figure.add_scatter(x=[8, *(step.channels for step in path.steps)], y=[8, *(step.ranks for step in path.steps)],
                        mode="lines+markers", line=dict(color=OURS, width=3), marker=dict(size=7), showlegend=False,
@@ -84,14 +86,11 @@ def explore_layer(mode: str = "both", target: float = 0.5, gamma: float = 0.9, k
     for name, color in zip(MODES, (COLORS["joint"], COLORS["pruning"], COLORS["decomposition"])):
         removed, loss = _line(paths[name], W, G)
         figure.add_scatter(x=removed, y=loss, name=name, mode="lines+markers", marker=dict(size=6 if name == mode else 4),
-                           line=dict(color=color, width=3 if name == mode else 1.5), opacity=1 if name == mode else 0.6,
+                           line=dict(color=color, width=3 if name == mode else 1.8), opacity=1 if name == mode else 0.85,
                            row=1, col=2)
-    for dark in (False, True):  # white numbers on dark fields, the page's own colour on light ones
-        cells = [(c, r, value) for r, line in zip(places, work) for c, value in zip(places, line)
-                 if (value > (90 if k == 1 else 45)) == dark]
-        figure.add_scatter(x=[c for c, _, _ in cells], y=[r for _, r, _ in cells], mode="text", showlegend=False,
-                           text=[f"{value:.0f}" for _, _, value in cells], hoverinfo="skip", row=1, col=1,
-                           textfont=dict(size=9, color="white") if dark else dict(size=9))
+    cells = [(c, r, f"{value:.0f}") for r, line in zip(places, work) for c, value in zip(places, line)]
+    figure.add_scatter(x=[c for c, _, _ in cells], y=[r for _, r, _ in cells], text=[text for _, _, text in cells], mode="text",
+                       showlegend=False, hoverinfo="skip", textfont=dict(size=9), row=1, col=1)
     figure.add_vline(x=100 * target, line=dict(color=BASELINE, dash="dash"), row=1, col=2)
     figure.update_xaxes(title="channels left", dtick=1, showgrid=False, row=1, col=1)
     figure.update_yaxes(title="rank left (8: one layer)", dtick=1, showgrid=False, row=1, col=1)
@@ -125,7 +124,7 @@ def curves(shares: cc.Shares) -> go.Figure:
             said.append(f"b = {fit[1]:.1f} in layer {at}")
     figure.update_layout(title=f"The slopes of the fits are {', '.join(said)}" if said else "No layer can be fitted")
     figure.update_xaxes(title="work removed (% of the layer)")
-    figure.update_yaxes(title="loss (share of the largest, log scale)", type="log", exponentformat="power")
+    figure.update_yaxes(title="loss (share of largest, log)", type="log", exponentformat="power")
     return figure
 
 
@@ -168,7 +167,6 @@ def accuracies(runs: Sequence[dict]) -> go.Figure:
     for (name, values), color in zip(series.items(), (BASELINE, OURS)):
         figure.add_bar(x=values, y=labels, orientation="h", name=name, marker=dict(color=color),
                        text=[f"{value:.1f}" for value in values], textposition="outside", cliponaxis=False)
-    figure.add_vline(x=dense, line=dict(color=BASELINE, dash="dash"))
     first = dict(zip(labels, series["before fine-tuning"]))
     last = f", {100 * cuts[-1]:.0f} %"
     figure.update_layout(title=f"{100 * cuts[-1]:.0f} % gone, not yet tuned: pruning leaves {first['pruning' + last]:.0f} %, "
