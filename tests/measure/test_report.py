@@ -68,7 +68,7 @@ def test_as_text():
 
 def test_as_a_table():
     table = REPORT._repr_html_()
-    assert table.count("<tr>") == 6 and "<td>4.56 ms</td><td>37.1 %</td>" in table
+    assert table.count("<tr>") == 6 and '<td data-label="after">4.56 ms</td><td data-label="left">37.1 %</td>' in table
 
 
 def test_without_time_there_is_no_such_line():

@@ -54,8 +54,10 @@ class Report:
                          for row in rows)
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name}</th>" for name in ("", "before", "after", "left"))
-        body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows())
+        names = ("quantity", "before", "after", "left")
+        head = "".join(f"<th>{name}</th>" for name in names)
+        cells = [[f'<td data-label="{name}">{html.escape(cell)}</td>' for name, cell in zip(names, row)] for row in self.rows()]
+        body = "".join(f"<tr>{''.join(row)}</tr>" for row in cells)
         return f'<div class="pn-scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
