@@ -40,6 +40,24 @@ def test_variables_that_slow_the_libraries_do_not_reach_a_chapter(toy, monkeypat
     assert (os.environ["OPENBLAS_CORETYPE"], os.environ["OMP_NUM_THREADS"]) == ("Haswell", "7")
 
 
+KEEP = """
+    shown = chapter.keep("rows", [{"seed": seed, "value": 0.5 if profile == "evidence" else 0.25}])
+    print(shown)
+"""
+
+
+def test_what_a_chapter_keeps_lies_with_the_results_and_comes_back_on_the_page(toy):
+    root = toy(extra=KEEP)
+    long = run_chapter("toy", "evidence", fresh=True)
+    assert json.loads(long.results.read_text())["data"] == {"rows": [{"seed": 0, "value": 0.5}]}
+    short = run_chapter("toy", "book")
+    assert "0.25" in short.notebook.read_text()  # there is no committed evidence yet
+    (root / "book/results/01-toy.json").write_text(long.results.read_text())
+    page = run_chapter("toy", "book")
+    assert "'value': 0.5" in page.notebook.read_text() and not page.cached
+    assert json.loads(page.results.read_text())["data"] == {"rows": [{"seed": 0, "value": 0.25}]}  # its own
+
+
 def nothing_left(root):
     return not list((root / "_build").rglob("results.json")) and not list((root / "_build").rglob("part-*"))
 

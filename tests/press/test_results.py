@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from papernets.cards import _cards, cards
+from papernets.cards import _cards, card, cards, comparisons
+from papernets.present import header_html
 from papernets.press import read_results, status
 from papernets.press._pages import family_html, map_html, readme_table, results_html
 from papernets.press._results import Status
@@ -107,6 +108,58 @@ def test_pages_escape_what_they_show_and_link_only_to_what_is_built(found):
     assert "sum of &lt;two&gt; numbers" in results_html(found, frozenset())
     assert "ICCV 2021 2021" not in family_html(found, frozenset(), "pruning")
     assert family_html(found, frozenset(), "motion") == ""
+
+
+BOTH = """
+slug = "both"
+name = "Both?"
+title = "Which <b>?"
+family = "pruning"
+summary = "Two methods on one network, for the same number of epochs."
+methods = ["toy", "other"]
+""" + TOY[TOY.index("[[claims]]"):]
+
+
+@pytest.fixture
+def compared(world):
+    folder = world / "src" / "papernets" / "comparisons"
+    folder.mkdir()
+    (folder / "both.toml").write_text(BOTH)
+    (folder / "both.py").write_text("y = 1\n")
+    papers = world / "src" / "papernets" / "papers"
+    (papers / "toy.py").write_text("x = 1\n")
+    (papers / "other.toml").write_text(TOY.replace('slug = "toy"', 'slug = "other"').replace("number = 1", "number = 2"))
+    (papers / "other.py").write_text("x = 2\n")
+    (world / "notebooks/both.ipynb").write_text('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}')
+    _cards.cache_clear()
+    return world
+
+
+def test_a_comparison_is_stale_when_one_of_its_methods_changes(compared):
+    one, = comparisons()
+    assert card("both") is one and one.chapter == one.slug == "both" and one not in cards()
+    file = compared / "book/results/both.json"
+    file.parent.mkdir(parents=True)
+    results = {**RESULTS, "chapter": "both", "made_by": {"hash": own_hash(one)}}
+    file.write_text(json.dumps(results))
+    assert status(one).state == "validated"
+    for source in ("papers/toy.py", "papers/other.py", "comparisons/both.py"):
+        path = compared / "src/papernets" / source
+        before = path.read_text()
+        path.write_text(before + "z = 3\n")
+        assert status(one).state == "stale", source
+        path.write_text(before)
+    assert status(one).state == "validated"
+
+
+def test_a_comparison_stands_with_the_families_of_its_methods_and_among_the_results(compared):
+    one = status(comparisons()[0])
+    page = family_html([status(cards()[0])], frozenset({"both"}), "pruning", [one])
+    assert '<a href="../../notebooks/both.html">Which &lt;b&gt;?</a> Two methods' in page
+    assert "both.html" not in family_html([status(cards()[0])], frozenset(), "pruning", [one])  # not in this site
+    assert family_html([], frozenset({"both"}), "motion", [one]) == ""
+    assert ">Both?</td>" in results_html([one], frozenset({"both"}))
+    assert header_html(one.card, []).count("Two methods on one network") == 1
 
 
 def test_the_table_of_the_readme(found):

@@ -36,12 +36,15 @@ def map_html(found: Iterable[Status], built: frozenset[str], pictures: dict[str,
     return f'<div class="pn-map">{"".join(parts)}</div>'
 
 
-def family_html(found: Iterable[Status], built: frozenset[str], family: str) -> str:
-    """The papers of one family: what each does, and where it stands."""
-    parts = []
+def family_html(found: Iterable[Status], built: frozenset[str], family: str, compared: Iterable[Status] = ()) -> str:
+    """The papers of one family: what each does, and where it stands. Before them the comparisons in which they take part."""
+    parts, found = [], [one for one in found if one.card.family == family]
+    for one in compared:
+        link = _link(one, built, "../../")
+        if link and {paper.card.slug for paper in found} & set(one.card.methods):
+            parts.append(f'<p class="pn-compared"><a href="{link}">{html.escape(one.card.title)}</a> '
+                         f'{html.escape(one.card.summary)}</p>')
     for one in found:
-        if one.card.family != family:
-            continue
         card = one.card
         link = _link(one, built, "../../")
         name = f'<a href="{link}">{html.escape(card.name)}</a>' if link else html.escape(card.name)

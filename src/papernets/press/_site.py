@@ -84,7 +84,7 @@ def _lay_out(root: Path, stage: Path, runs: list[Run], found: list[Status]) -> N
     _toc(stage / "book" / "_toc.yml", built)
     parts = {"map": lambda _: _pages.map_html(found, built, pictures),
              "results": lambda _: _pages.results_html([*found, *compared], built),
-             "family": lambda name: _pages.family_html(found, built, name), "samples": lambda _: _samples(stage),
+             "family": lambda name: _pages.family_html(found, built, name, compared), "samples": lambda _: _samples(stage),
              "kernels": kernels_part, "hardware": hardware_part}
     for page in (stage / "book").rglob("*.md"):
         text = re.sub(r"<!-- papernets:(\w+)(?: ([\w-]+))? -->", lambda m: parts[m[1]](m[2]),
