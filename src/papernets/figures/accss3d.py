@@ -224,7 +224,7 @@ def waves(trace: Mapping[str, np.ndarray]) -> go.Figure:
     figure = hardware.waveform(
         trace, WAVES, title=f"Two neighbours take {int(trace['busy'].sum())} cycles: lists first, then plane by plane",
         values=STATES, labels={"builder_state": "front end", "engine_state": "engine", "working": "products"})
-    return figure.update_yaxes(title="signal")
+    return figure
 
 
 def overlap(tiles: int = 3) -> go.Figure:
@@ -245,7 +245,7 @@ def overlap(tiles: int = 3) -> go.Figure:
     padded = {name: np.pad(values, (0, longest - len(values))) for name, values in strips.items()}
     figure = hardware.occupancy(padded, title=f"Lists built during the products: {cycles['overlapped']:,} cycles instead of "
                                 f"{cycles['alone']:,}", unit="of all")
-    return figure.update_yaxes(title="part of the core")
+    return figure
 
 
 def cycle_table(found: Mapping[str, int]) -> str:

@@ -54,6 +54,7 @@ def waveform(trace: Mapping[str, np.ndarray], signals: Sequence[str], *, title: 
     names = [(labels or {}).get(name, name) for name in lanes]
     figure.update_layout(title=title, showlegend=False, hovermode="closest")
     figure.update_xaxes(title="clock cycle", range=[first, last + 1], tickformat="d", **_ticks(first, last))
+    figure.update_yaxes(title="signal")
     figure.update_yaxes(tickvals=[-lane for lane in range(len(names))], ticktext=names, range=[0.6 - len(names), 0.6],
                         showgrid=False, ticks="", fixedrange=True, automargin=True)
     return figure
@@ -92,7 +93,8 @@ def occupancy(busy: Mapping[str, np.ndarray], *, title: str, unit: str = "of the
         hovertemplate=f"%{{y}} {unit}<br>{'cycle' if width == 1 else f'{width} cycles about'} %{{x}}: %{{z:.0%}}"
         "<extra></extra>"))
     figure.update_layout(title=title)
-    figure.update_xaxes(title=f"clock cycle (% {unit})", range=[first, last + 1], showgrid=False,
+    figure.update_yaxes(title=f"part of the core (% {unit})")
+    figure.update_xaxes(title="clock cycle", range=[first, last + 1], showgrid=False,
                         tickformat="d", **_ticks(first, last))
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False, ticks="", fixedrange=True, automargin=True)
     return figure

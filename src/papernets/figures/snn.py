@@ -256,7 +256,7 @@ def waves(tau: int = 3, adders: int = 2, outputs: int = 16) -> go.Figure:
                                title="Dot9 fills one half of the table while the adders drain the other",
                                labels={"fills half": "Dot9 fills", "drains half": "adders drain", "y_valid": "sums leave"},
                                values={"fills half": names, "drains half": names})
-    return figure.update_yaxes(title="signal")
+    return figure
 
 
 def traced(tau: int, adders: int, outputs: int, channels: int = 3):
@@ -279,7 +279,7 @@ def occupancy(widths: Sequence[int] = (8, 16, 32), tau: int = 3, adders: int = 2
         for unit, works in core.units(trace).items():
             busy[f"{width} outputs: {unit}"] = works[first:first + length]
     figure = hardware.occupancy(busy, title=f"τ = {tau}, {adders} adders: balance at {adders * 2**tau} outputs")
-    return figure.update_xaxes(title="clock cycle").update_yaxes(title="unit")
+    return figure
 
 
 def check_law(most: int = 512, sides: Sequence[int] = (1, 2), engine: str = "fastest") -> list[dict]:
