@@ -1,10 +1,12 @@
 """Layers that run on a compiled kernel."""
 
+import abc
+
 import torch
 from torch import nn
 
 
-class Packed(nn.Module):
+class Packed(nn.Module, abc.ABC):
     """A layer whose buffers are the weights as they are stored, and whose ``form`` is what the kernel takes.
 
     ``_pack`` makes the form of the buffers; it is made once, and again after other weights were loaded. ``sized`` names the
@@ -17,8 +19,9 @@ class Packed(nn.Module):
         super().__init__()
         self._form = None
 
+    @abc.abstractmethod
     def _pack(self):
-        raise NotImplementedError
+        """What the kernel takes, made of the buffers."""
 
     @property
     def form(self):
