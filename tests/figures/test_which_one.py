@@ -84,5 +84,5 @@ def test_the_advice_is_made_of_the_numbers():
     names = [f"{slug.removeprefix('lr-')}.{budget}.accuracy" for slug in PAPERS for budget in ("macs", "params")]
     text = draw.advice(rows(), [claim(name, 1 if name == "lapp.macs.accuracy" else -1, 2) for name in names])
     assert "means over 3 seeds" in text and "At equal multiply-adds** the most accurate is LAPP with 75.0 %" in text
-    assert "beyond doubt: LAPP." in text and "beyond doubt: none." in text
+    assert "narrow network for: LAPP." in text and "narrow network for: none." in text
     assert "no time saved:** " in text and "The dearest training" in text
