@@ -123,7 +123,8 @@ def advice(rows: Sequence[dict], claims: Sequence[dict]) -> str:
         parts.append(f"- **At equal {words}** the most accurate is {METHODS[best].name} with {found[best]['accuracy']:.1f} %, "
                      f"where the narrow network has {found['narrow']['accuracy']:.1f} % and the dense one "
                      f"{dense['accuracy']:.1f} %. The whole interval lies above the narrow network for: {beaten}. "
-                     f"The fastest is {METHODS[quick].name} with {found[quick]['ms']:.1f} ms; the dense network takes {dense['ms']:.1f} ms.")
+                     f"The fastest is {METHODS[quick].name} with {found[quick]['ms']:.1f} ms; the dense network takes "
+                     f"{dense['ms']:.1f} ms.")
     slow = [METHODS[slug].name for slug in PAPERS if means(rows, slug, "macs")["ms"] > dense["ms"]]
     if slow:
         parts.append(f"- **Fewer multiply-adds, and no time saved:** {', '.join(slug for slug in slow)}.")
