@@ -15,13 +15,12 @@ from torch.nn import functional as F
 from papernets.cards import card
 from papernets.data import digits
 from papernets.measure import count, macs, parameters, report
-from papernets.nn import ConvNet, ResNetBasic, ResNetCIFAR
+from papernets.nn import ConvNet, DeiT, ResNetBasic, ResNetCIFAR
 from papernets.papers import lbc
 from papernets.papers.lbc import (
     ARMS,
     LBC,
     RECIPES,
-    DeiT,
     PackedConv2d,
     PackedLinear,
     SmallMLP,

@@ -414,6 +414,26 @@ def test_an_imagenet_recipe_projects_between_steps():
     assert found == [12, 12, 6, 12, 12, 6]
 
 
+def test_the_vision_transformer_has_the_printed_sizes():
+    recipe, full = RECIPES["vit-cifar100"](), RECIPES["vit-full-cifar10"]()
+    model, x = full.build().eval(), torch.randn(2, 3, 32, 32)
+    assert f"{parameters(model) / 1e6:.2f}" == "2.69" and full.export is None and full.before_epoch is None
+    assert ranks(model, lrpet.VIT_CONFIG) == {f"blocks.{at}.{layer}": 91 for at in range(6) for layer in ("fc1", "fc2")}
+    small = RECIPES["vit-cifar10"]().export(model)
+    assert f"{parameters(small) / 1e6:.2f}" == "1.97"
+    saved = 1 - macs(small, x[:1]) / macs(model, x[:1])
+    assert 0.24 < saved < 0.29  # 27.4 % are printed
+    before = model.blocks[0].fc1.weight.clone()
+    recipe.before_epoch(model, 0, 200)
+    assert torch.equal(model.blocks[0].fc1.weight, before)
+    recipe.before_epoch(model, 1, 200)
+    assert torch.linalg.matrix_rank(model.blocks[0].fc1.weight.detach().double(), rtol=1e-5) == 91
+    with torch.no_grad():
+        torch.testing.assert_close(recipe.export(model)(x), model(x), atol=1e-4, rtol=1e-4)
+    assert recipe.build().classifier.out_features == 100 and recipe.data == "cifar100"
+    assert [recipe.lr(at) for at in (0, 10, 200)] == pytest.approx([0, 1e-3, 0], abs=2e-4)
+
+
 def test_a_recipe_names_what_it_needs(tmp_path):
     with pytest.raises(ValueError, match=r"imagenet cannot be fetched; give its folder with --data"):
         run_recipe(RECIPES["resnet50-q62-imagenet"](), tmp_path)

@@ -8,6 +8,8 @@ from papernets.nn._packed import Packed
 from papernets.nn._resnet import PadShortcut, ResNetBasic, ResNetCIFAR, ResNetImageNet
 from papernets.nn._small import ConvNet
 from papernets.nn._vgg import VGG, VGG16_WIDTHS
+from papernets.nn._vit import DeiT
 
-__all__ = ["GOOGLENET_WIDTHS", "VGG", "VGG16_WIDTHS", "ConvNet", "DenseNetCIFAR", "GoogLeNet", "MobileNetV1", "MobileNetV2",
-           "MobileNetV3", "Packed", "PadShortcut", "ResNetBasic", "ResNetCIFAR", "ResNetImageNet", "chosen", "rounded"]
+__all__ = ["GOOGLENET_WIDTHS", "VGG", "VGG16_WIDTHS", "ConvNet", "DeiT", "DenseNetCIFAR", "GoogLeNet", "MobileNetV1",
+           "MobileNetV2", "MobileNetV3", "Packed", "PadShortcut", "ResNetBasic", "ResNetCIFAR", "ResNetImageNet", "chosen",
+           "rounded"]
