@@ -26,7 +26,6 @@ import copy
 import functools
 import math
 import statistics
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -38,7 +37,7 @@ from torch.nn.utils import fuse_conv_bn_eval
 
 from papernets.data import digits
 from papernets.measure import count, macs, parameters, take_turns
-from papernets.nn import ConvNet, PadShortcut, ResNetBasic, ResNetCIFAR, chosen, surgery
+from papernets.nn import ConvNet, PadShortcut, ResNetBasic, ResNetCIFAR, chosen, flow, surgery
 from papernets.training import Recipe, Schedule, accuracy, cosine, fit, loader, seed_everything, single_thread, steps
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -311,44 +310,14 @@ def _units(model: nn.Module) -> dict[str, ThresholdConv2d]:
     return {name: module for name, module in model.named_modules() if isinstance(module, ThresholdConv2d)}
 
 
-def _followed(model: nn.Module, example: torch.Tensor) -> tuple[dict[str, str], set[str], set[str]]:
-    """The batch norm right behind each convolution, by name; the convolutions that read the input; those that run twice."""
-    made: dict[int, str] = {}
-    pairs: dict[str, list[str]] = {}
-    calls, first, alive = Counter(), set(), []
-
-    def hook(name: str, module: nn.Module, inputs, output) -> None:
-        calls[name] += 1
-        alive.append(output)  # so that no address is used twice
-        if isinstance(module, nn.Conv2d):
-            made[id(output)] = name
-            if inputs[0] is example:
-                first.add(name)
-        elif id(inputs[0]) in made:
-            pairs.setdefault(made[id(inputs[0])], []).append(name)
-
-    handles = [module.register_forward_hook(functools.partial(hook, name)) for name, module in model.named_modules()
-               if isinstance(module, nn.Conv2d | nn.BatchNorm2d)]
-    modes = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
-        with torch.no_grad():
-            model(example)
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
-    twice = {name for name, number in calls.items() if number > 1}
-    return {conv: norms[0] for conv, norms in pairs.items() if len(norms) == 1}, first, twice
-
-
 def prunable(model: nn.Module, config: LAPP, example: torch.Tensor) -> dict[str, str]:
     """The convolutions that ``attach_`` works on, each with its batch norm, by name."""
-    norms, first, twice = _followed(model, example)
+    seen = flow(model, example)
+    norms = {name: behind[0] for name, behind in seen.norms.items() if len(behind) == 1}
+    twice = {name for name, number in seen.calls.items() if number > 1}
 
     def fits(name: str, conv: nn.Module) -> bool:
-        able = conv.groups == 1 and name in norms and name not in first | twice and norms[name] not in twice
+        able = conv.groups == 1 and name in norms and name not in seen.first | twice and norms[name] not in twice
         sized = config.pointwise or any(size > 1 for size in conv.kernel_size)
         return able and sized and (config.filter_fn is None or config.filter_fn(name, conv))
 

@@ -34,7 +34,7 @@ from torch import nn
 
 from papernets.data import digits
 from papernets.measure import count, median_seconds
-from papernets.nn import DeiT, GoogLeNet, ResNetBasic, ResNetCIFAR, ResNetImageNet, chosen
+from papernets.nn import DeiT, GoogLeNet, ResNetBasic, ResNetCIFAR, ResNetImageNet, chosen, flow
 from papernets.training import Recipe, cosine, fit, loader, logits, seed_everything, single_thread, steps, with_warmup
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -207,38 +207,7 @@ def ranks(model: nn.Module, config: LRPET = LRPET()) -> dict[str, int]:
 
 def norms(model: nn.Module, example: torch.Tensor) -> dict[str, str]:
     """Which batch norm reads the output of which convolution or linear layer, by name; found by running ``example``."""
-    made: dict[int, tuple[str, torch.Tensor]] = {}
-    found: dict[str, str] = {}
-
-    def note(name: str):
-        def hook(module, inputs, output):
-            made[id(output)] = (name, output)  # the tensor is held, so that its id is its own
-        return hook
-
-    def look(name: str):
-        def hook(module, inputs):
-            layer, _ = made.get(id(inputs[0]), (None, None))
-            if layer is not None:
-                found[layer] = name
-        return hook
-
-    handles = []
-    for name, module in model.named_modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            handles.append(module.register_forward_hook(note(name)))
-        elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
-            handles.append(module.register_forward_pre_hook(look(name)))
-    modes = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
-        with torch.no_grad():
-            model(example)
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
-    return found
+    return {name: behind[-1] for name, behind in flow(model, example).norms.items()}
 
 
 def scale(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> torch.Tensor:
