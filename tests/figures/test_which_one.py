@@ -58,6 +58,8 @@ def test_differences_name_those_that_are_shown():
     assert "LAPP beats" in draw.against_narrow(one).layout.title.text
     two = [claim(names[0], 0.5, 1), claim(names[1], 0.1, 1), *none[2:]]
     assert "LAPP and DCFF beat the" in draw.against_narrow(two).layout.title.text
+    three = [claim(name, 0.5, 1) for name in names[:3]] + none[3:]
+    assert "LAPP, DCFF and WE beat the" in draw.against_narrow(three).layout.title.text
     assert "8 of 8 beat" in draw.against_narrow([claim(name, 1, 2) for name in names]).layout.title.text
     figure = draw.against_narrow(one)
     assert figure.data[0].y[-1] == "LAPP" and figure.data[0].x[-1] == 0.75 and len(figure.data[0].y) == 8
@@ -77,7 +79,7 @@ def test_times_are_counted():
 
 def test_the_table_has_the_best_first():
     lines = draw.table(rows(), "params").splitlines()
-    assert len(lines) == 2 + len(METHODS) and lines[2].startswith("| LAPP | 75.0 ±")
+    assert len(lines) == 2 + len(METHODS) and lines[2].startswith("| LAPP | 75.0±")
 
 
 def test_the_advice_is_made_of_the_numbers():

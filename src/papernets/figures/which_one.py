@@ -48,19 +48,21 @@ def scatter(rows: Sequence[dict], budget: str = "multiply-adds", across: str = "
     lead = found[best]["accuracy"] - found["narrow"]["accuracy"]
     ranked = sorted(found, key=lambda slug: found[slug]["accuracy"])
     low, high = (pick(one[key] for one in found.values()) / unit for pick in (min, max))
+    middle = (low + high) / 2  # labels point inwards, and neighbours in rank stand above and below their points
+    sides = {slug: f"{'top' if place % 2 else 'bottom'} {'left' if found[slug][key] / unit > middle else 'right'}"
+             for place, slug in enumerate(ranked)}
     groups = {"ordinary layers": [slug for slug in PAPERS if _color(slug) == OURS],
               "layers with a kernel of their own": [slug for slug in PAPERS if _color(slug) != OURS],
               "to compare with": ["dense", "narrow"]}
     figure = go.Figure()
     for name, slugs in groups.items():
-        sides = ["middle right" if ranked.index(slug) % 2 else "middle left" for slug in slugs]
         figure.add_scatter(x=[round(found[slug][key] / unit, 4) for slug in slugs],
                            y=[round(found[slug]["accuracy"], 2) for slug in slugs],
                            error_y=dict(array=[round(found[slug]["spread"], 2) for slug in slugs], thickness=1, width=3),
-                           text=[METHODS[slug].name for slug in slugs], textposition=sides, mode="markers+text", name=name,
+                           text=[METHODS[slug].name for slug in slugs], textposition=[sides[slug] for slug in slugs], mode="markers+text", name=name,
                            marker=dict(color=_color(slugs[0]), size=9, symbol="diamond" if "kernel" in name else "circle"),
                            hovertemplate="%{text}<br>%{y:.1f} % right<br>%{x:.3g}<extra></extra>")
-    pad = 0.28 * (high - low) or 0.3 * high
+    pad = 0.12 * (high - low) or 0.3 * high
     figure.update_layout(title=f"At equal {budget} {METHODS[best].name} is {abs(lead):.1f} points "
                                f"{'above' if lead >= 0 else 'below'} the narrow network", legend=dict(y=-0.3))
     figure.update_xaxes(title=axis, range=[low - pad, high + pad])
@@ -84,7 +86,8 @@ def against_narrow(claims: Sequence[dict], budget: str = "macs") -> go.Figure:
     rows = _rows(claims, f"{budget}.accuracy")
     shown = _better(rows)
     what = "multiply-adds" if budget == "macs" else "parameters"
-    title = f"At equal {what} {' and '.join(shown) or 'nothing'} beat{'s' * (len(shown) < 2)} the narrow network"
+    names = " and ".join(filter(None, [", ".join(shown[:-1]), *shown[-1:]])) or "nothing"
+    title = f"At equal {what} {names} beat{'s' * (len(shown) < 2)} the narrow network"
     return plots.intervals([(name, row["ours"], *row["interval"]) for name, row in rows],
                            title if len(shown) < 4 else f"At equal {what} {len(shown)} of {len(rows)} beat the narrow network",
                            "points (95 %)", "method")
@@ -101,10 +104,10 @@ def against_dense(claims: Sequence[dict]) -> go.Figure:
 def table(rows: Sequence[dict], budget: str = "macs") -> str:
     """What each method ends with at a budget, best accuracy first, as markdown."""
     found = {slug: means(rows, slug, budget) for slug in METHODS}
-    lines = ["| method | % right | M multiply-adds | k parameters | ms | s to train |", "|---|---|---|---|---|---|"]
+    lines = ["| method | % right | M MACs | k params | ms | s training |", "|---|---|---|---|---|---|"]
     for slug in sorted(found, key=lambda slug: -found[slug]["accuracy"]):
         one = found[slug]
-        lines.append(f"| {METHODS[slug].name} | {one['accuracy']:.1f} ± {one['spread']:.1f} | {one['macs'] / 1e6:.2f} | "
+        lines.append(f"| {METHODS[slug].name} | {one['accuracy']:.1f}±{one['spread']:.1f} | {one['macs'] / 1e6:.2f} | "
                      f"{one['params'] / 1e3:.1f} | {one['ms']:.1f} | {one['seconds']:.0f} |")
     return "\n".join(lines)
 
