@@ -59,7 +59,8 @@ def scatter(rows: Sequence[dict], budget: str = "multiply-adds", across: str = "
         figure.add_scatter(x=[round(found[slug][key] / unit, 4) for slug in slugs],
                            y=[round(found[slug]["accuracy"], 2) for slug in slugs],
                            error_y=dict(array=[round(found[slug]["spread"], 2) for slug in slugs], thickness=1, width=3),
-                           text=[METHODS[slug].name for slug in slugs], textposition=[sides[slug] for slug in slugs], mode="markers+text", name=name,
+                           text=[METHODS[slug].name for slug in slugs], textposition=[sides[slug] for slug in slugs],
+                           mode="markers+text", name=name,
                            marker=dict(color=_color(slugs[0]), size=9, symbol="diamond" if "kernel" in name else "circle"),
                            hovertemplate="%{text}<br>%{y:.1f} % right<br>%{x:.3g}<extra></extra>")
     pad = 0.12 * (high - low) or 0.3 * high
