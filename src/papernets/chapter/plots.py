@@ -36,8 +36,8 @@ def bars(groups: Sequence[str], series: Mapping[str, Sequence[float]], title: st
 
 
 def intervals(rows: Sequence[tuple[str, float, float, float]], title: str, x: str, y: str) -> go.Figure:
-    """One line a row: (name, mean, low, high), against a vertical line at 0."""
-    rows = list(rows)[::-1]
+    """One line a row: (name, mean, low, high), against a vertical line at 0. Long names are broken behind their colon."""
+    rows = [(name.replace(": ", ":<br>", 1) if len(name) > 26 else name, *rest) for name, *rest in rows][::-1]
     figure = go.Figure(go.Scatter(
         x=[mean for _, mean, _, _ in rows], y=[name for name, *_ in rows], mode="markers",
         marker=dict(size=11, color=OURS), showlegend=False,

@@ -223,7 +223,7 @@ def evidence(claims: Sequence[dict], what: str) -> go.Figure:
     above, below = (sum(test(*row["interval"]) for row in compared) for test in (lambda a, b: a > 0, lambda a, b: b < 0))
     figure = plots.intervals([(_name(row["id"]), row["ours"], *row["interval"]) for row in compared],
                              f"Joint minus {PEERS[what]}: {above} of {len(compared)} differences lie above zero, {below} below",
-                             "points (95 % interval)", "cut")
+                             "points (95 %)", "cut")
     return figure.update_yaxes(type="category")  # "50 %" would be read as a number
 
 

@@ -130,7 +130,7 @@ def evidence(claims: Sequence[dict]) -> go.Figure:
     rows = [(ARM_NAMES[row['id'].split('.')[1]], row["ours"], *row["interval"]) for row in compared]
     seeds = compared[0]["seeds"]
     return plots.intervals(rows, f"Test accuracy of fused training minus each baseline, {seeds} paired seeds",
-                           "points of accuracy (95 % interval)", "baseline")
+                           "points (95 %)", "baseline")
 
 
 def selection_changes(trials: dict[str, dcff.Trial], filters: int) -> go.Figure:

@@ -197,7 +197,7 @@ def evidence(claims: Sequence[dict]) -> go.Figure:
     seeds = compared[0]["seeds"]
     return plots.intervals([(_name(row), row["ours"], *_interval(row)) for row in compared],
                            f"Of {len(compared)} differences {above} lie above zero and {below} below, {seeds} paired "
-                           f"seed{'s' if seeds > 1 else ''}", "points (95 % interval)", "pair")
+                           f"seed{'s' if seeds > 1 else ''}", "points (95 %)", "pair")
 
 
 def evidence_in_words(claims: Sequence[dict]) -> str:

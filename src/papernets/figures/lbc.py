@@ -186,7 +186,7 @@ def evidence(claims: Sequence[dict]) -> go.Figure:
     names = [_pair(row["id"]).replace(": LBC − magnitudes, ", " − ").replace(": LBC", "") for row in compared]
     rows = [(name, row["ours"], *row["interval"]) for name, row in zip(names, compared)]
     return plots.intervals(rows, f"{shown} of {len(rows)} differences lie above zero, {compared[0]['seeds']} paired seeds",
-                           "points, 95 % interval", "pair")
+                           "points (95 %)", "pair")
 
 
 def evidence_in_words(claims: Sequence[dict]) -> str:

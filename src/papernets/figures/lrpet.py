@@ -123,7 +123,7 @@ def evidence(claims: Sequence[dict]) -> go.Figure:
     shown = sum(row["verdict"] == "shown" for row in compared)
     return plots.intervals([(_name(row["id"]), row["ours"], *row["interval"]) for row in compared],
                            f"{shown} of {len(compared)} differences lie above zero, {compared[0]['seeds']} paired seeds",
-                           "points (95 % interval)", "pair")
+                           "points (95 %)", "pair")
 
 
 def evidence_in_words(claims: Sequence[dict]) -> str:

@@ -147,7 +147,7 @@ def evidence(claims: Sequence[dict]) -> go.Figure:
     shown = sum(row["verdict"] == "shown" for row in compared)
     rows = [(_pair(row["id"]), row["ours"], *row["interval"]) for row in compared]
     figure = plots.intervals(rows, f"{shown} of {len(rows)} differences lie above zero, {compared[0]['seeds']} paired seeds",
-                             "points (95 % interval)", "pair")
+                             "points (95 %)", "pair")
     return figure
 
 

@@ -250,7 +250,7 @@ def evidence(claims: Sequence[dict], unit: str = "points") -> go.Figure:
     title = (f"{shown} of {len(compared)} gains in accuracy are shown, {compared[0]['seeds']} paired seeds" if unit == "points"
              else f"{shown} of {len(compared)} times fewer filters stay weak, {compared[0]['seeds']} paired seeds")
     return plots.intervals([(_name(row["id"]), row["ours"], *row["interval"]) for row in compared], title,
-                           "points (95 % interval)" if unit == "points" else "weak filters", "pair")
+                           "points (95 %)" if unit == "points" else "weak filters", "pair")
 
 
 def evidence_in_words(claims: Sequence[dict]) -> str:
