@@ -18,6 +18,8 @@ Differs: a batch norm belongs to the convolution whose output it reads, found wi
     order, which goes wrong where a convolution has none; such a layer is projected without.
 Differs: a layer that has died gives 0, as it did. The code puts an empty module in its place, which hands its input on.
 Differs: convolutions in groups are left alone. The code has none.
+Differs: the search for ranks calls the objective 40 times; the released file is a stub with two calls, and the weight of the
+    multiply-adds is not in it either.
 Differs: the size of the vision transformer, its rank and its recipe are not described where we could read. Ours has the
     printed numbers of parameters, 2.69 and 1.97 million; its multiply-adds come close to the printed ones.
 Differs: a decomposition that fails raises. The code falls back to numpy on a transposed matrix.
@@ -25,17 +27,25 @@ Differs: a decomposition that fails raises. The code falls back to numpy on a tr
 
 import copy
 import functools
+import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+import numpy as np
 import torch
+from scipy.stats import norm
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import Matern, WhiteKernel
 from torch import nn
+from torch.utils.data import DataLoader
 
 from papernets.data import digits
 from papernets.measure import count, median_seconds
 from papernets.nn import DeiT, GoogLeNet, ResNetBasic, ResNetCIFAR, ResNetImageNet, chosen, flow
-from papernets.training import Recipe, cosine, fit, loader, logits, seed_everything, single_thread, steps, with_warmup
+from papernets.training import Recipe, accuracy, cosine, fit, loader, logits, seed_everything, single_thread, steps, with_warmup
 
 # ---------------------------------------------------------------------------------------------------------------------
 # 1. Functions on tensors
@@ -292,7 +302,77 @@ def compact(model: nn.Module, config: LRPET = LRPET(), *, only_cheaper: bool = F
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# 4. The paper's networks
+# 4. The search for ranks
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def expected_improvement(mean: np.ndarray, deviation: np.ndarray, best: float) -> np.ndarray:
+    """By how much values that are guessed as normal are expected to fall below ``best``."""
+    deviation = np.maximum(deviation, 1e-12)
+    z = (best - mean) / deviation
+    return (best - mean) * norm.cdf(z) + deviation * norm.pdf(z)
+
+
+def search(model: nn.Module, objective: Callable[[LRPET], float], config: LRPET = LRPET(), *, start: float = 0.3,
+           end: float = 0.999, calls: int = 40, first: int = 10, seed: int = 0) -> tuple[LRPET, list[tuple[LRPET, float]]]:
+    """Pruned shares for the layers of ``model`` with a small ``objective``, by Bayesian optimisation.
+
+    The logarithm of each layer's share lies between those of ``start`` and ``end``. The ``first`` of the ``calls`` are drawn at
+    random; each further one is where a Gaussian process expects the most improvement. Returns ``config`` with the best
+    shares, and all that was tried with its value.
+    """
+    if not 0 < start < end < 1:
+        raise ValueError(f"shares from {start} to {end}; they must rise, between 0 and 1, such as from 0.3 to 0.999")
+    if not 1 <= first <= calls:
+        raise ValueError(f"{first} of {calls} calls are drawn at random; at least 1 must be, and at most all")
+    names, draw = list(ranks(model, config)), np.random.default_rng(seed)
+    points, values, tried = [], [], []
+    for number in range(calls):
+        if number < first:
+            point = draw.random(len(names))
+        else:
+            alike = Matern(np.full(len(names), 0.5), (0.05, 20), nu=2.5) + WhiteKernel(1e-3, (1e-8, 1))
+            guess = GaussianProcessRegressor(alike, normalize_y=True, n_restarts_optimizer=1, random_state=seed)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)  # a length at its bound is a layer that does not matter
+                guess.fit(np.array(points), np.array(values))
+            near = points[int(np.argmin(values))] + draw.normal(0, 0.1, (500, len(names)))
+            candidates = np.concatenate([draw.random((1500, len(names))), near.clip(0, 1)])
+            point = candidates[np.argmax(expected_improvement(*guess.predict(candidates, return_std=True), min(values)))]
+        shares = start * (end / start) ** point
+        tried.append((replace(config, share=dict(zip(names, map(float, shares))), ranks=None), 0.0))
+        value = float(objective(tried[-1][0]))
+        if not math.isfinite(value):
+            raise ValueError(f"the objective is {value} for the shares {tried[-1][0].share}; it must be a finite number")
+        tried[-1] = tried[-1][0], value
+        points.append(point)
+        values.append(value)
+    return tried[int(np.argmin(values))][0], tried
+
+
+def short_training(build: Callable[[], nn.Module], batches: tuple[DataLoader, DataLoader], example: torch.Tensor, *,
+                   epochs: int, lr: float = 0.1, weight: float = 1.0, seed: int = 0) -> Callable[[LRPET], float]:
+    """An objective for ``search``: train for ``epochs``, then error before the last projection, plus error after it, plus
+    ``weight`` times the share of multiply-adds that the pairs of layers leave. ``batches`` are for training and validation.
+    """
+    whole = sum(cost.macs for cost in count(build().eval(), example).values())
+
+    def objective(config: LRPET) -> float:
+        seed_everything(seed)
+        model = build()
+        fit(model, batches[0], None, epochs=epochs, lr=steps(lr, (epochs / 2, 3 * epochs / 4)), weight_decay=1e-4, seed=seed,
+            before_epoch=lambda model, epoch: project_(model, config, example) if epoch else None)
+        before = 1 - accuracy(model, batches[1])
+        project_(model, config, example)
+        pairs = compact(model.eval(), config)
+        left = sum(cost.macs for cost in count(pairs, example).values())
+        return before + 1 - accuracy(pairs, batches[1]) + weight * left / whole
+
+    return objective
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 5. The paper's networks
 # ---------------------------------------------------------------------------------------------------------------------
 
 #: The searched ranks of ResNet-56-S and ResNet-50-S, in the order of the network (code).
@@ -394,7 +474,7 @@ def facts() -> dict[str, float]:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# 5. The experiments of the chapter, and the recipes of the paper
+# 6. The experiments of the chapter, and the recipes of the paper
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -590,6 +670,6 @@ def _recipes() -> dict[str, Callable[[], Recipe]]:
 RECIPES: dict[str, Callable[[], Recipe]] = _recipes()
 
 __all__ = ["ARMS", "DAMPING", "DEAD", "GONE", "LRPET", "NETWORKS", "PRINTED", "PROJECTED", "RANKS_50", "RANKS_56", "RECIPES",
-           "Network", "PlainNet", "Silent", "break_even", "compact", "compare", "counts", "counts_after", "factorise", "facts",
-           "gradient_logs", "layer_times", "network", "norms", "project", "project_", "projecting", "rank", "ranks", "scale",
-           "transfer"]
+           "Network", "PlainNet", "Silent", "break_even", "compact", "compare", "counts", "counts_after",
+           "expected_improvement", "factorise", "facts", "gradient_logs", "layer_times", "network", "norms", "project",
+           "project_", "projecting", "rank", "ranks", "scale", "search", "short_training", "transfer"]
