@@ -40,6 +40,12 @@ def test_what_the_text_on_the_explorer_says():
     assert "no more can be had" in draw.explore_layer("ranks", 0.9, 0.9, "1×1").layout.title.text
 
 
+@pytest.mark.parametrize("kernel", ["3×3", "1×1"])
+def test_looking_ahead_changes_the_way_of_the_explorer(kernel):
+    ways = [draw.explore_layer("both", 0.5, gamma, kernel).data[1] for gamma in (0.9, 2)]
+    assert list(zip(ways[0].x, ways[0].y)) != list(zip(ways[1].x, ways[1].y))
+
+
 def test_the_explorer_of_shares():
     equal, lagrange = (draw.explore_shares(0.3, 1.0, rule) for rule in ("equal marginal loss", "Lagrange"))
     assert [round(y / 100, 4) for y in equal.data[0].y] == [0.2424, 0.3463, 0.2053]
