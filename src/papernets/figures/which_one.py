@@ -48,9 +48,11 @@ def scatter(rows: Sequence[dict], budget: str = "multiply-adds", across: str = "
     lead = found[best]["accuracy"] - found["narrow"]["accuracy"]
     ranked = sorted(found, key=lambda slug: found[slug]["accuracy"])
     low, high = (pick(one[key] for one in found.values()) / unit for pick in (min, max))
-    middle = (low + high) / 2  # labels point inwards, and neighbours in rank stand above and below their points
-    sides = {slug: f"{'top' if place % 2 else 'bottom'} {'left' if found[slug][key] / unit > middle else 'right'}"
-             for place, slug in enumerate(ranked)}
+    sides = {}
+    for place, slug in enumerate(ranked):  # labels of neighbours in rank go to different corners, and near a border inwards
+        x = (found[slug][key] / unit - low) / (high - low or 1)
+        across = "right" if x < 0.2 else "left" if x > 0.8 else ("left", "right", "right", "left")[place % 4]
+        sides[slug] = f"{('bottom', 'bottom', 'top', 'top')[place % 4]} {across}"
     groups = {"ordinary layers": [slug for slug in PAPERS if _color(slug) == OURS],
               "layers with a kernel of their own": [slug for slug in PAPERS if _color(slug) != OURS],
               "to compare with": ["dense", "narrow"]}
