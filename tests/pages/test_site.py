@@ -23,10 +23,17 @@ def files(entries):
 
 PAGES = [TOC["root"], *(file for part in TOC["parts"] for file in files(part["chapters"]))]
 CHAPTERS = [page for page in PAGES if page.startswith("notebooks/")]
+
+
+def spread(pages):
+    """Every other page in a group of its own, for another process: a browser mostly waits."""
+    return [pytest.param(page, marks=pytest.mark.xdist_group("site-2")) if at % 2 else page for at, page in enumerate(pages)]
+
+
 SCREENS = ("desktop-light", "desktop-dark", "phone-light", "phone-dark")
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", spread(PAGES))
 def test_page(site, screen, page):
     path = site / f"{page}.html"
     assert path.is_file(), f"{page} stands in the table of contents and was not built"
@@ -38,7 +45,7 @@ def test_page(site, screen, page):
         assert theme == name.split("-")[1]
 
 
-@pytest.mark.parametrize("page", CHAPTERS)
+@pytest.mark.parametrize("page", spread(CHAPTERS))
 def test_chapter_page(site, screen, page):
     path = site / f"{page}.html"
     assert size_problems(path) == []
@@ -51,7 +58,7 @@ def test_chapter_page(site, screen, page):
     tab.close()
 
 
-@pytest.mark.parametrize("page", CHAPTERS)
+@pytest.mark.parametrize("page", spread(CHAPTERS))
 def test_a_control_moved_by_keyboard_changes_the_figure(site, screen, page):
     for name in ("desktop-light", "phone-dark"):
         tab, _ = visit(screen(name), site / f"{page}.html")
