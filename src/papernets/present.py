@@ -50,7 +50,7 @@ def table(rows, card: Card | None = None, evidence: Sequence[dict] = ()) -> str:
 
 
 def _rows(rows: list[dict], card: Card | None) -> str:
-    body = []
+    body, printed = [], "expected" if isinstance(card, Comparison) else "paper"  # a comparison quotes no paper
     for row in rows:
         ours, unit = number_text(row.get("ours")), html.escape(row["unit"])
         if row["kind"] == "miniature":
@@ -68,11 +68,11 @@ def _rows(rows: list[dict], card: Card | None) -> str:
             small = f"<br><small>{command}, {html.escape(row['cost'])}</small>"
         paper = html.escape(number_text(row["paper"])) + ("" if isinstance(row["paper"], str) else f" {unit}")
         cells = "".join(f'<td data-label="{label}"><span>{text}</span></td>' for label, text in
-                        (("paper", paper), ("ours", ours), ("verdict", badge(row["verdict"]))))
+                        ((printed, paper), ("ours", ours), ("verdict", badge(row["verdict"]))))
         body.append(f"<tr id=\"claim-{row['id'].replace('.', '-')}\"><td>{html.escape(_quantity(row, card))}{small}</td>"
                     f"{cells}</tr>")
-    return ('<div class="pn-table"><table><thead><tr><th>quantity</th><th>paper</th><th>ours</th><th>verdict</th></tr>'
-            f"</thead><tbody>{''.join(body)}</tbody></table></div>")
+    return ('<div class="pn-table"><table><thead><tr><th>quantity</th>'
+            f"<th>{printed}</th><th>ours</th><th>verdict</th></tr></thead><tbody>{''.join(body)}</tbody></table></div>")
 
 
 def badge(verdict: str, text: str | None = None) -> str:

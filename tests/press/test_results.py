@@ -5,7 +5,7 @@ import json
 import pytest
 
 from papernets.cards import _cards, card, cards, comparisons
-from papernets.present import header_html
+from papernets.present import header_html, table
 from papernets.press import read_results, status
 from papernets.press._pages import family_html, map_html, readme_table, results_html
 from papernets.press._results import Status
@@ -159,6 +159,9 @@ def test_a_comparison_stands_with_the_families_of_its_methods_and_among_the_resu
     assert "both.html" not in family_html([status(cards()[0])], frozenset(), "pruning", [one])  # not in this site
     assert family_html([], frozenset({"both"}), "motion", [one]) == ""
     assert ">Both?</td>" in results_html([one], frozenset({"both"}))
+    rows = [{"id": "sum", "kind": "exact", "unit": "one", "paper": 3, "ours": 3, "verdict": "reproduced"}]
+    for page_of, head in ((one.card, "expected"), (cards()[0], "paper")):  # a comparison quotes no paper
+        assert f"<th>{head}</th>" in table(rows, page_of) and f'data-label="{head}"' in table(rows, page_of)
     assert header_html(one.card, []).count("Two methods on one network") == 1
 
 

@@ -133,7 +133,7 @@ def advice(rows: Sequence[dict], claims: Sequence[dict]) -> str:
                      f"{dense['ms']:.1f} ms.")
     slow = [METHODS[slug].name for slug in PAPERS if means(rows, slug, "macs")["ms"] > dense["ms"]]
     if slow:
-        parts.append(f"- **Fewer multiply-adds, and no time saved:** {', '.join(slug for slug in slow)}.")
+        parts.append(f"- **Fewer multiply-adds, and no time saved:** {', '.join(slow)}.")
     dear = max(PAPERS, key=lambda slug: means(rows, slug, "macs")["seconds"])
     cost = means(rows, dear, "macs")["seconds"] / means(rows, "narrow", "macs")["seconds"]
     parts.append(f"- **The dearest training** is that of {METHODS[dear].name}: {cost:.1f} times as long as that of the narrow "
