@@ -22,11 +22,11 @@ $(STAMP): pyproject.toml constraints.txt
 book: $(STAMP)
 	@$(BIN)/papernets site $(CHAPTERS)
 
-# Notebooks run one after the other: nbval gives a kernel five seconds to send its output.
+# A notebook stays in one process. No more than two at a time: nbval gives a kernel five seconds to send its output.
 test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -n 2 --dist loadgroup tests
-	cd notebooks && ../$(BIN)/python -m pytest -c ../pyproject.toml --rootdir .. -p no:cacheprovider --nbval-lax --nbval-current-env --nbval-cell-timeout 300 .
+	cd notebooks && ../$(BIN)/python -m pytest -c ../pyproject.toml --rootdir .. -n 2 --dist loadfile -p no:cacheprovider --nbval-lax --nbval-current-env --nbval-cell-timeout 300 .
 
 lab: $(STAMP)
 	@$(BIN)/papernets lab

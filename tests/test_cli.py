@@ -11,6 +11,7 @@ from papernets_kernels.hdl import place, report, rtl, simulate
 from papernets import bench, cli, paths
 from papernets.bench import kernels_file
 from papernets.cards import cards
+from papernets.data import SOURCES
 
 
 def run(capfd, *words):
@@ -95,7 +96,7 @@ def test_doctor(capfd):
 
 def test_data_list(capfd):
     status, out, _ = run(capfd, "data", "list", "--json")
-    assert status == 0 and [row["name"] for row in json.loads(out)] == ["cifar10", "cifar100"]
+    assert status == 0 and [row["name"] for row in json.loads(out)] == list(SOURCES)
 
 
 def test_what_can_be_measured(capfd):

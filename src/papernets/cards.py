@@ -9,6 +9,7 @@ import difflib
 import functools
 import itertools
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
@@ -247,6 +248,16 @@ def read_card(path: Path, kind: type[Card] | type[Comparison] = Card) -> Card | 
         raise ValueError(f"{path.name}: {where}: {first['msg']}{shown}") from None
 
 
+def _one(path: Path) -> Card:
+    """``read_card``, once for as long as the file stays as it is."""
+    return _read_once(path, path.stat().st_mtime_ns, path.stat().st_size)
+
+
+@functools.cache
+def _read_once(path: Path, changed: int, size: int) -> Card:
+    return read_card(path)
+
+
 def cards() -> tuple[Card, ...]:
     """All cards, by number."""
     return _cards(cards_folder())
@@ -254,7 +265,7 @@ def cards() -> tuple[Card, ...]:
 
 @functools.cache
 def _cards(folder: Path) -> tuple[Card, ...]:
-    found = sorted((read_card(path) for path in folder.glob("*.toml")), key=lambda card: card.number)
+    found = sorted((_one(path) for path in folder.glob("*.toml")), key=lambda card: card.number)
     for one, other in itertools.pairwise(found):
         if one.number == other.number:
             raise ValueError(f"{one.module}.toml and {other.module}.toml both have number {one.number}")
@@ -274,6 +285,9 @@ def _comparisons(folder: Path) -> tuple[Comparison, ...]:
 def card(name: str | int) -> Card | Comparison:
     """A card by number (``2``, ``"02"``), slug (``"dcff"``) or chapter (``"02-dcff"``)."""
     text = str(name).strip().lower()
+    by_name = cards_folder() / f"{text.replace('-', '_')}.toml"
+    if re.fullmatch(r"[a-z][a-z0-9_-]*", text) and by_name.is_file():  # a kernel of a chapter needs no other card
+        return _one(by_name)
     for one in comparisons():
         if text in (one.slug, one.module):
             return one

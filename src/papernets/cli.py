@@ -127,12 +127,15 @@ def validate(chapter: Annotated[list[str] | None, typer.Option("--chapter", help
 
 @app.command()
 def site(chapters: Annotated[list[str] | None, typer.Argument(help="Numbers or slugs; all chapters if left out.")] = None,
-         jobs: Annotated[int, typer.Option(min=1, help="Chapters at a time.")] = 1) -> None:
+         jobs: Annotated[int, typer.Option(min=1, help="Chapters at a time.")] = 1,
+         profile: Annotated[str, typer.Option(help="book, or quick for a first look at the pages.")] = "book") -> None:
     """Run every chapter that changed, check every claim, and build the book into _build/html."""
     from filelock import FileLock, Timeout
 
     from papernets import paths
     from papernets.press import Run, RunError, run_chapters
+    if profile not in ("book", "quick"):
+        raise ValueError(f"a site is made of runs of profile book or quick, not of {profile!r}")
     chosen = _chosen(chapters or [])
     paths.build().mkdir(exist_ok=True)
     lock = FileLock(paths.build() / "lock")
@@ -152,8 +155,8 @@ def site(chapters: Annotated[list[str] | None, typer.Argument(help="Numbers or s
                 out.print(f"[{done}/{len(chosen)}] {result.chapter} {'unchanged' if result.cached else 'done'}",
                           markup=False, highlight=False)
 
-        out.print(f"Running {len(chosen)} chapter{'s' if len(chosen) > 1 else ''} (profile book)", highlight=False)
-        results = run_chapters(chosen, "book", jobs=jobs, report=report)
+        out.print(f"Running {len(chosen)} chapter{'s' if len(chosen) > 1 else ''} (profile {profile})", highlight=False)
+        results = run_chapters(chosen, profile, jobs=jobs, report=report)
         failed = [result for result in results if isinstance(result, RunError)]
         if failed:
             raise RunError(f"{len(failed)} of {len(chosen)} chapters failed; the site was not built")
@@ -398,21 +401,26 @@ def train(slug: Annotated[str, typer.Argument(help="Paper, by number or slug.")]
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"cannot train on accelerator {accelerator} with devices {devices}: {error}") from None
 
+    recipe = recipes[config]()
+
     def report(epoch: int, total: int, history) -> None:
         if fabric.is_global_zero:
-            out.print(f"epoch {epoch + 1}/{total}  loss {history.loss[-1]:.4f}  accuracy {100 * history.accuracy[-1]:.2f} %"
-                      f"  best {100 * max(history.accuracy):.2f} %", highlight=False)
+            text = f"epoch {epoch + 1}/{total}  loss {history.loss[-1]:.4f}"
+            if history.accuracy:
+                text += f"  {recipe.score} {100 * history.accuracy[-1]:.2f} %  best {100 * max(history.accuracy):.2f} %"
+            out.print(text, highlight=False)
 
-    history = run_recipe(recipes[config](), folder, fabric=fabric, seed=seed, data=data, epochs=epochs, report=report)
-    out.print(f"best accuracy {100 * max(history.accuracy):.2f} %; the network is {folder / 'best.pt'}", highlight=False,
+    history = run_recipe(recipe, folder, fabric=fabric, seed=seed, data=data, epochs=epochs, report=report)
+    out.print(f"best {recipe.score} {100 * max(history.accuracy):.2f} %; the network is {folder / 'best.pt'}", highlight=False,
               soft_wrap=True)
 
 
 @data_app.command("fetch")
 def data_fetch(name: Annotated[str, typer.Argument(help="Name of the data set.")]) -> None:
-    """Download a data set into the cache folder and check its checksum."""
-    from papernets.data import fetch
-    out.print(str(fetch(name, progress=sys.stderr.isatty())), highlight=False, soft_wrap=True)
+    """Download a data set or trained weights into the cache folder, check the checksum, and unpack what is to be unpacked."""
+    from papernets.data import SOURCES, fetch, fetch_unpacked
+    get = fetch_unpacked if name in SOURCES and SOURCES[name].unpacks else fetch
+    out.print(str(get(name, progress=sys.stderr.isatty())), highlight=False, soft_wrap=True)
 
 
 @data_app.command("list")
@@ -425,7 +433,7 @@ def data_list(json_: Json = False) -> None:
         print(json.dumps(rows))
         return
     for row in rows:
-        out.print(f"{row['name']:<10} {row['megabytes']:>4} MB  {'here' if row['here'] else ''}", highlight=False)
+        out.print(f"{row['name']:<16} {row['megabytes']:>4} MB  {'here' if row['here'] else ''}", highlight=False)
 
 
 @app.command()

@@ -9,8 +9,6 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-import nbformat
-
 from papernets import paths
 from papernets.cards import Card, Comparison, FullClaim, card
 
@@ -40,8 +38,10 @@ def own_hash(paper: Card | Comparison) -> str:
     Comments, prose and layout do not change it; a changed method, rule or experiment does. It makes evidence stale. Of a
     comparison the modules of its methods count, too.
     """
-    notebook = nbformat.read(paths.notebook(paper.chapter), 4)
-    cells = [_canonical(ast.parse(cell.source)) for cell in notebook.cells if cell.cell_type == "code"]
+    # plain JSON, since every kernel of a chapter comes here: nbformat takes seconds to import
+    notebook = json.loads(paths.notebook(paper.chapter).read_text(encoding="utf-8"))
+    sources = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    cells = [_canonical(ast.parse(source)) for source in sources]
     module, *methods = (_canonical(ast.parse(source.read_text(encoding="utf-8"))) for source in _sources(paper))
     rules = [[claim.id, claim.kind, claim.paper, str(claim.accept), getattr(claim, "baseline", None)]
              for claim in paper.claims if not isinstance(claim, FullClaim)]
@@ -60,7 +60,7 @@ def run_key(paper: Card | Comparison, profile: str, seed: int) -> str:
     """
     files = [paths.notebook(paper.chapter), paper.source.with_suffix(".toml"), *_sources(paper),
              paths.root() / "src" / "papernets" / "figures" / f"{paper.module}.py", *_library(paths.root())]
-    if profile == "book":  # the page shows the evidence beside the live run
+    if profile != "evidence":  # the page shows the evidence beside the live run
         files.append(paths.results() / f"{paper.chapter}.json")
     parts = [profile, seed, sorted(versions().items())]
     for file in filter(Path.exists, files):

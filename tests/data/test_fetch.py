@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from papernets.data import SOURCES, _fetch, cache_folder, fetch
+from papernets.data import SOURCES, _fetch, cache_folder, fetch, fetch_unpacked
 
 CONTENT = b"a small archive" * 1009
 
@@ -151,3 +151,56 @@ def test_published_sources_are_binary_and_have_checksums(name):
     assert wanted.url.startswith("https://")
     assert re.fullmatch(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", wanted.checksum)
     assert wanted.file == f"cifar-{name[5:]}-binary.tar.gz"
+
+
+# archives that are unpacked
+@pytest.fixture
+def images(server, cache, write_archive, monkeypatch, tmp_path):
+    """Two archives of images, each with its checksum; ``images(content)`` changes the second one on the server."""
+    def serve(name, members):
+        path = write_archive(members, f"served/{name}.tar.gz")
+        checksum = "md5:" + hashlib.md5(path.read_bytes()).hexdigest()
+        url = f"http://127.0.0.1:{server.server_port}/{path.name}"
+        monkeypatch.setitem(SOURCES, name, _fetch.Source(url, checksum, 1, True))
+
+    serve("first", [("kit/a/1.txt", b"one"), ("kit/list.txt", b"1")])
+    serve("second", [("kit/b/2.txt", b"two")])
+    return serve
+
+
+def test_archives_are_unpacked_side_by_side_and_once(images, cache, server):
+    folder = fetch_unpacked("first", "second")
+    assert folder == cache / "unpacked"
+    assert left(folder) == [".first", ".second", "1.txt", "2.txt", "a", "b", "kit", "list.txt"]
+    (folder / "kit" / "a" / "1.txt").write_text("changed by its owner")
+    assert fetch_unpacked("second", "first") == folder
+    assert (folder / "kit" / "a" / "1.txt").read_text() == "changed by its owner"
+    assert server.asked == ["/first.tar.gz", "/second.tar.gz"]
+
+
+def test_an_archive_that_was_not_unpacked_to_its_end_is_unpacked_again(images, cache, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def die(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_fetch, "unpack", die)
+        with pytest.raises(Killed):
+            fetch_unpacked("first")
+    assert "kit" not in left(cache)
+    assert (fetch_unpacked("first") / "kit" / "a" / "1.txt").read_bytes() == b"one"
+
+
+def test_an_archive_that_leaves_its_folder_is_refused(images, cache):
+    images("second", [("../../evil.txt", b"x")])
+    with pytest.raises(ValueError, match=r"refused, '../../evil.txt' leaves .*; delete it and run: .* data fetch second"):
+        fetch_unpacked("first", "second")
+    assert "evil.txt" not in left(cache) and ".second" not in left(cache) and "1.txt" in left(cache)
+
+
+def test_what_is_one_file_is_not_unpacked(offer):
+    offer()
+    with pytest.raises(ValueError, match="small is one file and is not unpacked; fetch it instead"):
+        fetch_unpacked("small")

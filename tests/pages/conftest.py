@@ -1,7 +1,9 @@
 """The built site."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
@@ -11,9 +13,12 @@ from papernets import paths
 
 @pytest.fixture(scope="session")
 def site():
-    """The book, made by the command that users call."""
+    """The book from quick runs, made by the command that users call; or the one that ``PAPERNETS_SITE`` points to."""
+    if os.environ.get("PAPERNETS_SITE"):
+        return Path(os.environ["PAPERNETS_SITE"]).resolve()
     paths.build().mkdir(exist_ok=True)
-    with FileLock(paths.build() / "test-site.lock"):
-        done = subprocess.run([sys.executable, "-m", "papernets", "site"], capture_output=True, text=True)
+    with FileLock(paths.build() / "test-site.lock"):  # the other process of the tests waits for it, so its core is free
+        done = subprocess.run([sys.executable, "-m", "papernets", "site", "--profile", "quick", "--jobs", "2"],
+                              capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return paths.build() / "html"

@@ -479,3 +479,87 @@ def test_another_loss_takes_the_place_of_the_cross_entropy():
     assert history.loss == [7.0, 7.0]
     assert seen == [11, 11, 11, 11, 9] * 2
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), small().parameters()))  # its gradient is 0
+
+
+# what a recipe may put in place of parts of the loop
+def test_a_step_takes_the_place_of_forward_pass_and_loss():
+    """Training on the labels plus one, through the step, against the usual loop on such labels."""
+    def step(model, images, labels):
+        assert model.training
+        return F.cross_entropy(model(images), (labels + 1) % 3)
+
+    data = tiny()
+    shifted = Split(data.images, (data.labels + 1) % 3, data.classes)
+    one, other = small(), small()
+    first = fit(one, loader(data, 11, True), None, epochs=2, lr=steps(0.1, ()), seed=3, step=step)
+    second = fit(other, loader(shifted, 11, True), None, epochs=2, lr=steps(0.1, ()), seed=3)
+    assert first == second and same(one, other)
+
+
+def test_an_evaluation_takes_the_place_of_the_accuracy(tmp_path):
+    seen = []
+
+    def evaluate(model, batches, fabric):
+        seen.append(sum(len(labels) for _, labels in batches))
+        return len(seen) / 10
+
+    _, history = run(evaluate=evaluate, score="mAP", log=tmp_path / "log")
+    assert history.accuracy == [0.1, 0.2, 0.3] and seen == [29] * 3
+    rows = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [row["mAP"] for row in rows] == [0.1, 0.2, 0.3] and "accuracy" not in rows[0]
+
+
+@pytest.mark.parametrize(("epochs", "every", "judged"), [(5, 2, [1, 3, 4]), (4, 2, [1, 3]), (3, 7, [2]), (3, 1, [0, 1, 2])])
+def test_an_evaluation_every_so_many_epochs_and_at_the_end(epochs, every, judged, tmp_path):
+    at = []
+    _, history = run(epochs=epochs, every=every, log=tmp_path / "log", before_epoch=lambda model, epoch: at.append(epoch),
+                     evaluate=lambda *_: float(at[-1]))
+    assert history.accuracy == judged and len(history.loss) == epochs
+    rows = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [row["epoch"] for row in rows if "accuracy" in row] == judged
+
+
+def test_a_run_that_is_killed_between_evaluations_resumes_to_the_same_end(tmp_path):
+    _, whole = run(epochs=5, every=3)
+
+    def kill(model, epoch, history):
+        if epoch == 1:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(epochs=5, every=3, checkpoint=tmp_path / "last", after_epoch=kill)
+    _, resumed = run(epochs=5, every=3, checkpoint=tmp_path / "last")
+    assert resumed == whole
+
+
+def test_never_to_evaluate_is_refused():
+    with pytest.raises(ValueError, match="every is 0; the smallest number of epochs between two evaluations is 1"):
+        run(every=0)
+
+
+class Rows(torch.utils.data.Dataset):
+    """Not in memory; with a way of its own to make a batch."""
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        return torch.zeros(index + 1), index
+
+    @staticmethod
+    def collate(batch):
+        return [len(values) for values, _ in batch], [index for _, index in batch]
+
+
+def test_a_set_may_make_its_own_batches():
+    assert list(loader(Rows(), 2, False)) == [([1, 2], [0, 1]), ([3, 4], [2, 3]), ([5], [4])]
+
+
+@pytest.mark.parametrize("data", [tiny(53), Files()], ids=["memory", "files"])
+def test_images_that_are_repeated(data):
+    torch.manual_seed(0)
+    batches = list(loader(data, 12, True, repeats=3))
+    assert [len(labels) for _, labels in batches] == [12, 12, 12, 12, 5]
+    rows = torch.cat([images for images, _ in batches]).flatten(1)
+    assert all(torch.equal(rows[at], rows[at + 1]) and torch.equal(rows[at], rows[at + 2]) for at in range(0, 51, 3))
+    assert len(rows.unique(dim=0)) == 18

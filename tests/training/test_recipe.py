@@ -1,4 +1,4 @@
-"""Augmentation against a slow loop, and recipes on an archive made small: the files they leave, and resuming."""
+"""Recipes on an archive made small: the files they leave, and resuming."""
 
 import json
 import math
@@ -12,75 +12,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from papernets.nn import ConvNet
-from papernets.training import Recipe, cosine, crop_and_flip, run_recipe, seed_everything, steps
+from papernets.training import Recipe, cosine, run_recipe, seed_everything, steps
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Killed(BaseException):
     """What nothing in a run may catch."""
-
-
-# augmentation
-def slow_crop_and_flip(images, pad, tops, lefts, flips):
-    """Pixel by pixel, from the same draws."""
-    count, channels, height, width = images.shape
-    made = torch.zeros_like(images)
-    for b in range(count):
-        for c in range(channels):
-            for i in range(height):
-                for j in range(width):
-                    column = width - 1 - j if flips[b] else j
-                    y, x = int(tops[b]) + i - pad, int(lefts[b]) + column - pad
-                    if 0 <= y < height and 0 <= x < width:
-                        made[b, c, i, j] = images[b, c, y, x]
-    return made
-
-
-@pytest.mark.parametrize("pad", [1, 2, 4])
-def test_crop_and_flip_slow_oracle(pad):
-    images = torch.randn(13, 3, 7, 5)
-    torch.manual_seed(11)
-    found = crop_and_flip(images, pad)
-    torch.manual_seed(11)
-    tops, lefts = torch.randint(0, 2 * pad + 1, (13, 1)), torch.randint(0, 2 * pad + 1, (13, 1))
-    flips = torch.rand(13, 1) < 0.5
-    assert torch.equal(found, slow_crop_and_flip(images, pad, tops, lefts, flips))
-
-
-def test_every_offset_and_both_directions_are_met():
-    """One white pixel in the middle of 5 × 7: it goes to every place the padding allows, as often mirrored as not."""
-    torch.manual_seed(0)
-    images = torch.zeros(2000, 1, 5, 7)
-    images[:, 0, 2, 3] = 1
-    images[:, 0, 2, 4] = 2  # to its right, or mirrored to its left
-    found = crop_and_flip(images, 1)[:, 0]
-    places = (found == 1).flatten(1).float().argmax(1)
-    assert set(places.tolist()) == {7 * i + j for i in (1, 2, 3) for j in (2, 3, 4)}
-    two = (found == 2).flatten(1).float().argmax(1)
-    assert set((two - places).tolist()) == {1, -1}
-    assert 850 < int((two < places).sum()) < 1150
-
-
-def test_crop_and_flip_without_padding_only_mirrors():
-    torch.manual_seed(0)
-    images = torch.randn(17, 3, 5, 7)
-    found = crop_and_flip(images, 0)
-    kept = [torch.equal(a, b) for a, b in zip(found, images)]
-    mirrored = [torch.equal(a, b.flip(2)) for a, b in zip(found, images)]
-    assert all(a != b for a, b in zip(kept, mirrored))
-    assert any(kept)
-    assert any(mirrored)
-
-
-def test_each_image_has_its_own_draw_and_the_input_stays():
-    torch.manual_seed(0)
-    images = torch.randn(1, 3, 7, 5).repeat(11, 1, 1, 1)
-    before = images.clone()
-    found = crop_and_flip(images)
-    assert len({image.numpy().tobytes() for image in found}) > 5
-    assert torch.equal(images, before)
-    assert found.shape == images.shape
 
 
 # recipes

@@ -2,13 +2,15 @@
 
 from papernets.data._cifar import CIFAR10, CIFAR100, read_cifar
 from papernets.data._digits import digits
-from papernets.data._fetch import SOURCES, cache_folder, fetch
+from papernets.data._fetch import SOURCES, cache_folder, fetch, fetch_unpacked
 from papernets.data._folders import ImageFolder
 from papernets.data._patches import PHOTOGRAPHS, photograph_patches, photographs
 from papernets.data._rooms import ROOM_CLASSES, Room, Rooms, corner_room, points, room
 from papernets.data._scans import SCANNET_CLASSES, Scans, read_ply, scan_splits
 from papernets.data._split import Split
+from papernets.data._voc import VOC_CLASSES, VOID, VOCDetection, VOCSegmentation
 
-__all__ = ["CIFAR10", "CIFAR100", "PHOTOGRAPHS", "ROOM_CLASSES", "SCANNET_CLASSES", "SOURCES", "ImageFolder", "Room",
-           "Rooms", "Scans", "Split", "cache_folder", "corner_room", "digits", "fetch", "photograph_patches", "photographs",
-           "points", "read_cifar", "read_ply", "room", "scan_splits"]
+__all__ = ["CIFAR10", "CIFAR100", "PHOTOGRAPHS", "ROOM_CLASSES", "SCANNET_CLASSES", "SOURCES", "VOC_CLASSES", "VOID",
+           "ImageFolder", "Room", "Rooms", "Scans", "Split", "VOCDetection", "VOCSegmentation", "cache_folder", "corner_room",
+           "digits", "fetch", "fetch_unpacked", "photograph_patches", "photographs", "points", "read_cifar", "read_ply", "room",
+           "scan_splits"]

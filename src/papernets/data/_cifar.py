@@ -7,13 +7,13 @@ a record is one label byte (CIFAR-100: a coarse and a fine one) and 3072 bytes o
 import gzip
 import io
 import tarfile
-import zlib
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from papernets.data._archive import DAMAGED, check_members
 from papernets.data._fetch import fetch
 from papernets.data._split import Split
 
@@ -76,16 +76,13 @@ def _members(path: Path, chosen: CIFAR) -> dict[str, bytes]:
             raw = packed.read()  # to its end: only there does gzip compare its checksum
         with tarfile.open(fileobj=io.BytesIO(raw)) as archive:
             members = archive.getmembers()
-            for member in members:
-                inside = PurePosixPath(member.name)
-                if inside.is_absolute() or ".." in inside.parts or member.issym() or member.islnk():
-                    raise ValueError(f"{path}: refused, {member.name!r} leaves the archive's own folder; {again}")
+            check_members(path, members, again)
             for member in members:
                 if member.name in wanted and member.isfile():
                     found[wanted[member.name]] = archive.extractfile(member).read()
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; run: papernets data fetch {chosen.name}") from None
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except DAMAGED as error:
         raise ValueError(f"{path}: damaged or cut short ({error}); {again}") from None
     missing = sorted(set(wanted.values()) - set(found))
     if missing:

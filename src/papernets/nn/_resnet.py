@@ -124,11 +124,12 @@ class ResNetBasic(nn.Module):
 
 
 class _Bottleneck(nn.Module):
-    def __init__(self, before: int, first: int, second: int, after: int, stride: int):
+    def __init__(self, before: int, first: int, second: int, after: int, stride: int, spread: int = 1):
         super().__init__()
         self.conv1 = nn.Conv2d(before, first, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(first)
-        self.conv2 = nn.Conv2d(first, second, 3, stride, 1, bias=False)  # the stride sits on the 3×3
+        # the stride sits on the 3×3, and so does what takes its place where the resolution stays
+        self.conv2 = nn.Conv2d(first, second, 3, stride, spread, spread, bias=False)
         self.bn2 = nn.BatchNorm2d(second)
         self.conv3 = nn.Conv2d(second, after, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(after)
@@ -148,31 +149,47 @@ class ResNetImageNet(nn.Module):
 
     ``first`` and ``second`` are the 16 widths of the blocks' first and second convolutions, ``stages`` the four widths
     of the blocks' outputs (third convolutions and shortcuts), ``stem`` the width of the 7×7 convolution.
+
+    Two changes are usual where every pixel is labelled. With ``deep`` the stem is three 3×3 convolutions, of the given width
+    twice and then of twice that. A ``stride`` of 16 or 8 instead of 32 keeps the resolution of the last one or two stages; the
+    3×3 convolutions behind the place of a dropped stride read positions twice as far apart. Without ``classes`` there is no
+    classifier, and the output is the last features (B, stages[3], h, w).
     """
 
     BLOCKS = (3, 4, 6, 3)
 
-    def __init__(self, first=None, second=None, stages=(256, 512, 1024, 2048), stem: int = 64, classes: int = 1000):
+    def __init__(self, first=None, second=None, stages=(256, 512, 1024, 2048), stem: int = 64, classes: int | None = 1000, *,
+                 deep: bool = False, stride: int = 32):
         super().__init__()
+        if stride not in (8, 16, 32):
+            raise ValueError(f"stride is {stride}; choose 8, 16 or 32")
         stages = widths_of(stages, 4, "ResNet-50 stages")
         inner = tuple(64 << stage for stage, count in enumerate(self.BLOCKS) for _ in range(count))
         first = inner if first is None else widths_of(first, 16, "ResNet-50 first")
         second = inner if second is None else widths_of(second, 16, "ResNet-50 second")
-        self.conv1 = nn.Conv2d(3, stem, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(stem)
+        before = 2 * stem if deep else stem
+        self.conv1 = nn.Conv2d(3, stem, 7, 2, 3, bias=False) if not deep else nn.Sequential(
+            nn.Conv2d(3, stem, 3, 2, 1, bias=False), nn.BatchNorm2d(stem), nn.ReLU(inplace=True),
+            nn.Conv2d(stem, stem, 3, 1, 1, bias=False), nn.BatchNorm2d(stem), nn.ReLU(inplace=True),
+            nn.Conv2d(stem, before, 3, 1, 1, bias=False))
+        self.bn1 = nn.BatchNorm2d(before)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        layers, before, index = [], stem, 0
+        layers, index, reached, spread = [], 0, 4, 1
         for stage, count in enumerate(self.BLOCKS):
+            drops = stage > 0 and reached >= stride
+            step, reached = (2, 2 * reached) if stage and not drops else (1, reached)
             for block in range(count):
-                stride = 2 if stage > 0 and block == 0 else 1
-                layers.append(_Bottleneck(before, first[index], second[index], stages[stage], stride))
+                layers.append(_Bottleneck(before, first[index], second[index], stages[stage], 1 if block else step, spread))
                 before, index = stages[stage], index + 1
+                if drops and not block:
+                    spread *= 2  # the first block of a stage still reads neighbours of the stage before
         self.blocks = nn.Sequential(*layers)
-        self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
-        self.classifier = nn.Linear(before, classes)
+        if classes is not None:
+            self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
+        self.classifier = None if classes is None else nn.Linear(before, classes)
         _he_normal_(self, "fan_out")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        return self.classifier(self.avgpool(self.blocks(x)).flatten(1))
+        x = self.blocks(self.maxpool(self.relu(self.bn1(self.conv1(x)))))
+        return x if self.classifier is None else self.classifier(self.avgpool(x).flatten(1))

@@ -1,4 +1,4 @@
-"""VGG-16 for 32×32 images: 13 convolutions with bias and batch norm, one linear layer.
+"""VGG-16 for 32×32 images, 13 convolutions with bias and batch norm and one linear layer; and its first form's features.
 
 Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", arXiv 1409.1556; the
 form with one linear layer is the one the compression literature uses on CIFAR.
@@ -30,3 +30,21 @@ class VGG(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.classifier(self.features(x).flatten(1))
+
+
+def plain_features(widths=VGG16_WIDTHS) -> nn.Sequential:
+    """The 13 convolutions of the first form, without batch norms and without the last pooling: a stride of 16.
+
+    The names of the layers are those of torchvision's file of trained weights.
+    """
+    layers, before = [], 3
+    for index, width in enumerate(widths_of(widths, 13, "VGG-16")):
+        layers += [nn.Conv2d(before, width, 3, padding=1), nn.ReLU(inplace=True)]
+        if index in _POOL_AFTER[:-1]:
+            layers.append(nn.MaxPool2d(2, 2))
+        before = width
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+    return nn.Sequential(*layers)

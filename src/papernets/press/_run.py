@@ -25,9 +25,6 @@ from papernets.files import write_json, write_text
 from papernets.provenance import own_hash, run_key, versions
 from papernets.steering import cleaned
 
-#: Loaded by jsonschema for a kind of address that no notebook has; it builds a grammar, which takes 0.9 s at every start.
-_NEEDLESS = 'import sys; sys.modules.setdefault("rfc3987_syntax", None)'
-
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import papermill
@@ -129,7 +126,7 @@ def _execute(paper: Card, source: Path, part: Path, parameters: dict, profile: s
     start, made_from = time.monotonic(), own_hash(paper)  # before: a file may be edited while a long run goes on
     environment = {**dict.fromkeys(cleaned(os.environ)[1]),  # chapters measure, too, and on one thread
                    "PAPERNETS_RESULT": str(raw), "PAPERNETS_ROOT": str(paths.root()),
-                   "PAPERNETS_BOOK": "1" if profile == "book" else None,
+                   "PAPERNETS_BOOK": None if profile == "evidence" else "1",  # its outputs can become a page
                    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")}
     with _environment(environment):
         try:
@@ -138,7 +135,7 @@ def _execute(paper: Card, source: Path, part: Path, parameters: dict, profile: s
                 progress_bar={"desc": paper.chapter, "leave": False} if progress else False,
                 execution_timeout=TIMEOUT[profile], request_save_on_cell_execute=False,
                 kernel_manager_class=_Kernels,
-                extra_arguments=["--log-level=50", f"--IPKernelApp.exec_lines={_NEEDLESS}"])
+                extra_arguments=["--log-level=50"])
         except PapermillExecutionError as error:
             raise RunError(f"{paper.chapter}: cell {error.exec_count} raised {error.ename}: {error.evalue}") from None
         except Exception as error:

@@ -8,7 +8,7 @@ resumed gives the same numbers as one that was not.
 import json
 import os
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,13 +19,18 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 
+from papernets.training._augment import RepeatedSampler
 from papernets.training._schedules import Schedule
 from papernets.training._seed import seed_everything
 
 
 @dataclass
 class History:
-    """What a run left, one entry an epoch: mean training loss, test accuracy (a share), learning rate at its start."""
+    """What a run left, one entry an epoch: mean training loss, test accuracy (a share), learning rate at its start.
+
+    Where a run is judged by something else than accuracy, such as a mean average precision, that share stands in its place;
+    where it is not judged after every epoch, there is one entry for each time that it was.
+    """
 
     loss: list[float] = field(default_factory=list)
     accuracy: list[float] = field(default_factory=list)
@@ -40,14 +45,18 @@ class Carried(Protocol):
     def load_state_dict(self, state_dict: dict[str, Any]) -> object: ...
 
 
-def loader(data: Dataset, batch: int, shuffle: bool, workers: int = 0) -> DataLoader:
-    """Batches of ``data``. A set held in memory is indexed once a batch; files are read one by one by ``workers``."""
+def loader(data: Dataset, batch: int, shuffle: bool, workers: int = 0, repeats: int = 1) -> DataLoader:
+    """Batches of ``data``. A set held in memory is indexed once a batch; files are read one by one by ``workers``, and put
+    together by the set's own ``collate`` if it has one. With ``repeats`` an epoch has each of its data so many times in a row.
+    """
     if batch < 1:
         raise ValueError(f"batch is {batch}; the smallest is 1")
+    order = RepeatedSampler(data, repeats) if repeats > 1 else None
     if hasattr(data, "images"):
-        order = RandomSampler(data) if shuffle else SequentialSampler(data)
+        order = order or (RandomSampler(data) if shuffle else SequentialSampler(data))
         return DataLoader(data, batch_size=None, sampler=BatchSampler(order, batch, drop_last=False))
-    return DataLoader(data, batch, shuffle=shuffle, num_workers=workers, pin_memory=workers > 0)
+    return DataLoader(data, batch, shuffle=shuffle and order is None, sampler=order, num_workers=workers,
+                      pin_memory=workers > 0, collate_fn=getattr(data, "collate", None))
 
 
 @torch.no_grad()
@@ -77,6 +86,11 @@ def accuracy(model: nn.Module, batches, fabric: Fabric | None = None) -> float:
     return float(counts[0] / counts[1])
 
 
+def evaluated(epoch: int, epochs: int, every: int) -> bool:
+    """Whether ``epoch`` of ``epochs`` is followed by an evaluation, of which there is one ``every`` so many."""
+    return (epoch + 1) % every == 0 or epoch + 1 == epochs
+
+
 def fit(model: nn.Module, train: DataLoader, test: DataLoader | None, *, epochs: int, lr: Schedule,
         momentum: float = 0.9, weight_decay: float = 5e-4, seed: int = 0, fabric: Fabric | None = None,
         augment: Callable[[torch.Tensor], torch.Tensor] | None = None,
@@ -84,6 +98,8 @@ def fit(model: nn.Module, train: DataLoader, test: DataLoader | None, *, epochs:
         after_epoch: Callable[[nn.Module, int, History], None] | None = None,
         optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None,
         loss: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+        step: Callable[[nn.Module, Any, Any], torch.Tensor] | None = None,
+        evaluate: Callable[[nn.Module, Iterable, Fabric], float] | None = None, every: int = 1, score: str = "accuracy",
         carried: Mapping[str, Carried] | None = None,
         checkpoint: str | Path | None = None, log: str | Path | None = None) -> History:
     """Train ``model`` in place for ``epochs``; ``lr`` is followed batch by batch.
@@ -95,10 +111,14 @@ def fit(model: nn.Module, train: DataLoader, test: DataLoader | None, *, epochs:
 
     ``optimizer(model)`` makes another one than SGD, and ``momentum`` and ``weight_decay`` are then its own affair; a group of
     its parameters may hold a ``scale``, by which its learning rate is multiplied. ``loss(outputs, images, labels)`` takes the
-    place of the cross-entropy.
+    place of the cross-entropy. ``step(model, images, labels)`` takes the place of both the forward pass and the loss, and
+    ``evaluate(model, batches, fabric)`` that of the accuracy, under the name ``score`` in the log. ``every`` is the number of
+    epochs between two evaluations; the last epoch is always followed by one.
     """
     if epochs < 0:
         raise ValueError(f"epochs is {epochs}; the smallest is 0")
+    if every < 1:
+        raise ValueError(f"every is {every}; the smallest number of epochs between two evaluations is 1")
     if fabric is None:
         fabric = Fabric(accelerator="cpu", devices=1)
     plain = model
@@ -134,8 +154,11 @@ def fit(model: nn.Module, train: DataLoader, test: DataLoader | None, *, epochs:
             if augment is not None:
                 images = augment(images)
             optimizer.zero_grad()
-            outputs = model(images)
-            value = F.cross_entropy(outputs, labels) if loss is None else loss(outputs, images, labels)
+            if step is not None:
+                value = step(model, images, labels)
+            else:
+                outputs = model(images)
+                value = F.cross_entropy(outputs, labels) if loss is None else loss(outputs, images, labels)
             fabric.backward(value)
             optimizer.step()
             total, seen = total + value.detach() * len(labels), seen + len(labels)
@@ -144,8 +167,9 @@ def fit(model: nn.Module, train: DataLoader, test: DataLoader | None, *, epochs:
             raise ValueError(f"the loss of epoch {epoch} is {mean}; a smaller learning rate than {lr(epoch):g} may help")
         history.loss.append(mean)
         history.lr.append(lr(epoch))
-        if test is not None:
-            history.accuracy.append(accuracy(model, test, fabric))
+        judged = test is not None and evaluated(epoch, epochs, every)
+        if judged:
+            history.accuracy.append(evaluate(plain, test, fabric) if evaluate else accuracy(model, test, fabric))
         if after_epoch is not None:
             after_epoch(plain, epoch, history)
         if checkpoint is not None:
@@ -153,8 +177,8 @@ def fit(model: nn.Module, train: DataLoader, test: DataLoader | None, *, epochs:
                                        **{f"carried.{name}": one.state_dict() for name, one in carried.items()}})
         if log is not None and fabric.is_global_zero:
             entry = {"epoch": epoch, "loss": mean, "lr": lr(epoch)}
-            if history.accuracy:
-                entry["accuracy"] = history.accuracy[-1]
+            if judged:
+                entry[score] = history.accuracy[-1]
             with Path(log).open("a") as file:
                 file.write(json.dumps(entry) + "\n")
     return history

@@ -1,19 +1,19 @@
 """Full runs on the real data sets: what a paper's recipe is, and how one is started."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from lightning_fabric import Fabric
 from torch import nn
-from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from papernets.data import ImageFolder, read_cifar
-from papernets.training._loop import Carried, History, fit, loader
+from papernets.training._augment import crop_and_flip
+from papernets.training._loop import Carried, History, evaluated, fit, loader
 from papernets.training._schedules import Schedule
 from papernets.training._seed import seed_everything
 
@@ -28,10 +28,13 @@ class Plugin(Carried, Protocol):
 class Recipe:
     """A paper's recipe. ``before_epoch(model, epoch, epochs)`` is the method's; ``export`` makes the final network.
 
-    ``read(data)`` gives the training and the test set of a recipe whose data are neither CIFAR nor a folder of images.
-    ``optimizer`` and ``loss`` are those of ``fit``; ``loss()`` makes the latter when the run begins. ``augment`` changes a
-    batch of training images, after what the reader of the data does. ``plugin()`` makes, when the run begins, an object whose
-    ``step(model, epoch)`` follows the evaluation of every epoch, and whose state is in the checkpoint.
+    ``read(data)`` gives the training and the test set of a recipe whose data are neither CIFAR nor a folder of images. With
+    ``repeats`` an epoch holds fewer training images, each so many times in a row. ``augment`` changes a batch of training
+    images, after what the reader of the data does.
+
+    ``optimizer``, ``loss``, ``step``, ``evaluate``, ``every`` and ``score`` are those of ``fit``; ``loss()`` makes the loss
+    when the run begins. ``plugin()`` makes, when the run begins, an object whose ``step(model, epoch)`` follows every epoch and
+    its evaluation, and whose state is in the checkpoint.
     """
 
     data: str
@@ -45,24 +48,15 @@ class Recipe:
     export: Callable[[nn.Module], nn.Module] | None = None
     read: Callable[[Path | None], tuple[Dataset, Dataset]] | None = None
     test_batch: int = 500
+    repeats: int = 1
     optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None
     loss: Callable[[], Callable] | None = None
+    step: Callable[[nn.Module, Any, Any], torch.Tensor] | None = None
+    evaluate: Callable[[nn.Module, Iterable, Fabric], float] | None = None
+    every: int = 1
+    score: str = "accuracy"
     augment: Callable[[torch.Tensor], torch.Tensor] | None = None
     plugin: Callable[[], Plugin] | None = None
-
-
-def crop_and_flip(images: torch.Tensor, pad: int = 4) -> torch.Tensor:
-    """A random crop after padding by ``pad`` zeros, and a random mirror image; each image of the batch its own."""
-    count, _, height, width = images.shape
-    padded = F.pad(images, (pad,) * 4)
-    top = torch.randint(0, 2 * pad + 1, (count, 1), device=images.device)
-    left = torch.randint(0, 2 * pad + 1, (count, 1), device=images.device)
-    rows = top + torch.arange(height, device=images.device)  # (B, h)
-    columns = left + torch.arange(width, device=images.device)  # (B, w)
-    flip = torch.rand(count, 1, device=images.device) < 0.5
-    columns = torch.where(flip, columns.flip(1), columns)
-    batch = torch.arange(count, device=images.device)[:, None, None]
-    return padded[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)  # (B, c, h, w)
 
 
 def run_recipe(recipe: Recipe, folder: str | Path, *, fabric: Fabric | None = None, seed: int = 0,
@@ -97,7 +91,7 @@ def run_recipe(recipe: Recipe, folder: str | Path, *, fabric: Fabric | None = No
             recipe.before_epoch(model, epoch, recipe.epochs)
 
     def after(model: nn.Module, epoch: int, history: History) -> None:
-        if fabric.is_global_zero and history.accuracy[-1] == max(history.accuracy):
+        if fabric.is_global_zero and evaluated(epoch, total, recipe.every) and history.accuracy[-1] == max(history.accuracy):
             best = recipe.export(model) if recipe.export else model
             part = folder / "best.pt.part"
             torch.save(best.state_dict(), part)
@@ -107,8 +101,9 @@ def run_recipe(recipe: Recipe, folder: str | Path, *, fabric: Fabric | None = No
         if report is not None:
             report(epoch, total, history)
 
-    return fit(model, loader(first, recipe.batch, True, workers), loader(second, recipe.test_batch, False, workers),
-               epochs=total, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, seed=seed, fabric=fabric,
-               augment=augment, before_epoch=before, after_epoch=after, optimizer=recipe.optimizer, loss=loss,
+    train, test = loader(first, recipe.batch, True, workers, recipe.repeats), loader(second, recipe.test_batch, False, workers)
+    return fit(model, train, test, epochs=total, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay,
+               seed=seed, fabric=fabric, augment=augment, before_epoch=before, after_epoch=after, optimizer=recipe.optimizer,
+               loss=loss, step=recipe.step, evaluate=recipe.evaluate, every=recipe.every, score=recipe.score,
                carried=None if plugin is None else {"plugin": plugin}, checkpoint=folder / "last.ckpt",
                log=folder / "log.jsonl")
