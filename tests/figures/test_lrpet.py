@@ -95,3 +95,9 @@ def test_times_are_set_against_multiply_adds():
     with torch.inference_mode():
         found = draw.layer_times((0.5,), at_least=0.001)
     assert found["16 channels, 32×32"]["macs"] == [pytest.approx(100 * 8 * 160 / (16 * 144))]
+
+
+def test_the_printed_counts_are_explained_with_ours():
+    said = draw.counts_in_words()
+    for part in ("174 252 982 and 2 692 426", "126 422 032 and 1 973 668", "27.46 %", "27.34 %", "49.3 %", "30.2 %"):
+        assert part in said.replace("\u202f", " ")

@@ -700,43 +700,32 @@ def layer_times(inputs: int, outputs: int, side: int, at: Sequence[int], *, kern
     return found
 
 
-def _recipe(config: LRPET, build: Callable[[], nn.Module], side: int) -> Recipe:
-    """CIFAR: a projection after every epoch, which is before the next one; ImageNet: one after every 250 steps."""
-    example = torch.zeros(1, 3, side, side)
+def _hooks(config: LRPET | None, example: torch.Tensor | None = None) -> dict[str, Callable]:
+    """Of a recipe: a projection after every epoch, and as its result the pairs of a copy that is projected once more.
+
+    The projection comes before the next epoch, so that an epoch is judged as it was trained. Without ``config`` there is none.
+    """
+    def before(model: nn.Module, epoch: int, epochs: int) -> None:
+        if epoch:
+            project_(model, config, example)
 
     def export(model: nn.Module) -> nn.Module:
         model = copy.deepcopy(model).cpu()
         project_(model, config, example)
         return compact(model, config)
 
+    return {} if config is None else {"before_epoch": before, "export": export}
+
+
+def _recipe(config: LRPET, build: Callable[[], nn.Module], side: int) -> Recipe:
+    """CIFAR: a projection after every epoch; ImageNet: one after every 250 steps."""
+    example = torch.zeros(1, 3, side, side)
+    hooks = _hooks(config, example)
     if side == 32:
-        def before(model: nn.Module, epoch: int, epochs: int) -> None:
-            if epoch:
-                project_(model, config, example)
-
         return Recipe(data="cifar10", build=build, epochs=400, batch=128, lr=steps(0.1, (200, 300)), weight_decay=1e-4,
-                      before_epoch=before, export=export, test_batch=100)
+                      test_batch=100, **hooks)
     return Recipe(data="imagenet", build=build, epochs=120, batch=256, lr=steps(0.1, (30, 60, 90)), weight_decay=1e-4,
-                  optimizer=lambda model: projecting(model, config, example, every=250), export=export)
-
-
-def _between(config: LRPET) -> Callable[[nn.Module, int, int], None]:
-    """A projection before every epoch but the first, that is, after every one."""
-    def before(model: nn.Module, epoch: int, epochs: int) -> None:
-        if epoch:
-            project_(model, config)
-
-    return before
-
-
-def _landed(config: LRPET) -> Callable[[nn.Module], nn.Module]:
-    """The compact form of a copy that is projected once more."""
-    def export(model: nn.Module) -> nn.Module:
-        model = copy.deepcopy(model).cpu()
-        project_(model, config)
-        return compact(model, config)
-
-    return export
+                  optimizer=lambda model: projecting(model, config, example, every=250), export=hooks["export"])
 
 
 def _vit_recipe(data: str, classes: int, config: LRPET | None) -> Recipe:
@@ -759,8 +748,7 @@ def _vit_recipe(data: str, classes: int, config: LRPET | None) -> Recipe:
 
     return Recipe(data=data, build=lambda: vit(classes), epochs=100, batch=128, weight_decay=0.05, repeats=3, read=read,
                   augment=lambda images: erase(crop_and_flip(images)), step=step, test_batch=100,
-                  lr=with_warmup(cosine(1e-3, 100), 10), before_epoch=_between(config) if config else None,
-                  export=_landed(config) if config else None,
+                  lr=with_warmup(cosine(1e-3, 100), 10), **_hooks(config),
                   optimizer=lambda model: torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.05))
 
 
@@ -812,8 +800,7 @@ def _detection_recipe(config: LRPET | None) -> Recipe:
 
     return Recipe(data="voc07+12", build=build, epochs=200, batch=16, weight_decay=0.0, lr=warm_cosine(1e-2, 200), read=read,
                   optimizer=_nesterov(0.0), step=lambda model, images, truth: model(images, truth), test_batch=1, every=10,
-                  evaluate=_judged(functools.partial(detection_score, classes=20), config), score="mAP",
-                  before_epoch=_between(config) if config else None, export=_landed(config) if config else None)
+                  evaluate=_judged(functools.partial(detection_score, classes=20), config), score="mAP", **_hooks(config))
 
 
 def _segmentation_recipe(config: LRPET | None) -> Recipe:
@@ -837,8 +824,7 @@ def _segmentation_recipe(config: LRPET | None) -> Recipe:
 
     return Recipe(data="voc12+sbd", build=build, epochs=200, batch=16, weight_decay=1e-4, lr=warm_cosine(1e-2, 200), read=read,
                   optimizer=_nesterov(1e-4), step=step, test_batch=8, every=5, score="mIoU",
-                  evaluate=_judged(functools.partial(segmentation_score, classes=21), config),
-                  before_epoch=_between(config) if config else None, export=_landed(config) if config else None)
+                  evaluate=_judged(functools.partial(segmentation_score, classes=21), config), **_hooks(config))
 
 
 def projecting(model: nn.Module, config: LRPET, example: torch.Tensor, every: int, lr: float = 0.1,
