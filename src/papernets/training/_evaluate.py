@@ -6,7 +6,6 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 from torch.nn import functional as F
-from torchmetrics.classification import MulticlassJaccardIndex
 
 from papernets.measure import mean_average_precision
 
@@ -41,6 +40,7 @@ def segmentation_score(model: nn.Module, batches: Iterable, fabric: Fabric, *, c
     What lies in an image's ``window`` is brought to the size of its ``mask`` before the most likely class is taken. Pixels of
     class ``void`` do not count, and neither does a class that is nowhere, found or true.
     """
+    from torchmetrics.classification import MulticlassJaccardIndex  # here, since no chapter should wait for it
     was = model.training
     model.eval()
     score = MulticlassJaccardIndex(classes, ignore_index=void).to(fabric.device)
