@@ -23,6 +23,8 @@ book: $(STAMP)
 	@$(BIN)/papernets site $(CHAPTERS)
 
 # A notebook stays in one process. No more than two at a time: nbval gives a kernel five seconds to send its output.
+# Torch on one thread in each process: two processes with two threads each would wait for one another.
+test: export OMP_NUM_THREADS = 1
 test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -n 2 --dist loadgroup tests
