@@ -74,7 +74,7 @@ def test_list_as_json(capfd):
     assert status == 0 and [row["number"] for row in rows] == list(range(1, 42))
     for row, card in zip(rows, cards()):
         assert set(row) == {"number", "slug", "title", "family", "state", "claims"}
-        assert set(row["claims"]) == {"reproduced", "differs", "shown", "not_shown", "open"}
+        assert set(row["claims"]) == {"reproduced", "derived", "differs", "shown", "not_shown", "open"}
         assert sum(row["claims"].values()) == len(card.claims)
         assert row["state"] in ("planned", "method", "chapter", "validated", "stale")
     chapters = list((paths.root() / "notebooks").glob("[0-9][0-9]-*.ipynb"))

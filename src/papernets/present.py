@@ -18,14 +18,28 @@ def number_text(value) -> str:
     return f"{value:.4g}" if abs(value) < 1e-3 else f"{value:.4f}".rstrip("0").rstrip(".")
 
 
+#: What a claim can come to, in the order of the counts.
+VERDICTS = ("reproduced", "derived", "differs", "shown", "not shown", "open")
+
+
+def derived(row: dict, card: Card | Comparison | None = None) -> bool:
+    """Whether the number of an exact claim is printed nowhere, but follows from what the paper says."""
+    return row["kind"] == "exact" and (card.claim(row["id"]).stated if card else row.get("stated")) == "derived"
+
+
+def verdict(row: dict, card: Card | Comparison | None = None) -> str:
+    """The verdict as readers see it: nothing counts as reproduced that is not printed."""
+    return "derived" if row["verdict"] == "reproduced" and derived(row, card) else row["verdict"]
+
+
 def line(row: dict) -> str:
     paper = row["paper"] if not isinstance(row["paper"], str) else "(no number)"
-    parts = [f"{row['id']:<22} paper {number_text(paper):>15}"]
+    parts = [f"{row['id']:<22} {'' if derived(row) else 'paper':<5} {number_text(paper):>15}"]
     if "ours" in row:
         parts.append(f"ours {number_text(row['ours']):>15}")
     if "interval" in row:
         parts.append(f"interval {row['interval'][0]:+.2f} to {row['interval'][1]:+.2f}, {row['seeds']} pairs")
-    return "  ".join([*parts, f"{row['unit']:<9}", row["verdict"]]).rstrip()
+    return "  ".join([*parts, f"{row['unit']:<9}", verdict(row)]).rstrip()
 
 
 def _quantity(row: dict, card: Card | None) -> str:
@@ -67,24 +81,25 @@ def _rows(rows: list[dict], card: Card | None) -> str:
             command = f"<code>{html.escape(row['recipe'])}</code>" if row["recipe"] else "no command yet"
             small = f"<br><small>{command}, {html.escape(row['cost'])}</small>"
         paper = html.escape(number_text(row["paper"])) + ("" if isinstance(row["paper"], str) else f" {unit}")
+        if printed == "paper" and derived(row, card):
+            paper = f"<small>not printed:</small> {paper}"
         cells = "".join(f'<td data-label="{label}"><span>{text}</span></td>' for label, text in
-                        ((printed, paper), ("ours", ours), ("verdict", badge(row["verdict"]))))
+                        ((printed, paper), ("ours", ours), ("verdict", badge(verdict(row, card)))))
         body.append(f"<tr id=\"claim-{row['id'].replace('.', '-')}\"><td>{html.escape(_quantity(row, card))}{small}</td>"
                     f"{cells}</tr>")
     return ('<div class="pn-table"><table><thead><tr><th>quantity</th>'
             f"<th>{printed}</th><th>ours</th><th>verdict</th></tr></thead><tbody>{''.join(body)}</tbody></table></div>")
 
 
-def badge(verdict: str, text: str | None = None) -> str:
-    return f'<span class="pn-badge pn-{verdict.replace(" ", "-")}">{html.escape(text or verdict)}</span>'
+def badge(kind: str, text: str | None = None) -> str:
+    return f'<span class="pn-badge pn-{kind.replace(" ", "-")}">{html.escape(text or kind)}</span>'
 
 
-def counted(claims: list[Claim] | list[dict]) -> dict[str, int]:
+def counted(claims: list[Claim] | list[dict], card: Card | Comparison | None = None) -> dict[str, int]:
     """How many claims have each verdict, keys as in ``papernets list --json``."""
-    counts = dict.fromkeys(("reproduced", "differs", "shown", "not_shown", "open"), 0)
+    counts = {each.replace(" ", "_"): 0 for each in VERDICTS}
     for row in claims:
-        verdict = row["verdict"] if isinstance(row, dict) else "open"
-        key = verdict.replace(" ", "_")
+        key = verdict(row, card).replace(" ", "_") if isinstance(row, dict) else "open"
         counts[key] = counts.get(key, 0) + 1
     return counts
 
@@ -107,10 +122,9 @@ def header_html(card: Card | Comparison, results: list[dict], stale: bool = Fals
         facts = " · ".join([html.escape(", ".join(card.authors)), venue_text(card), *links])
     about = (f"{FAMILIES[card.family]} · {card.minutes} minutes to read · under a minute to run · "
              f"{len(card.claims)} claims")
-    counts = counted(results) if results else {"open": len(card.claims)}
-    named = {verdict.replace("_", " "): number for verdict, number in counts.items() if number}
-    badges = " ".join(f'<a href="#the-claims">{badge(verdict, f"{number} {verdict}")}</a>'
-                      for verdict, number in named.items())
+    counts = counted(results, card) if results else {"open": len(card.claims)}
+    named = {key.replace("_", " "): number for key, number in counts.items() if number}
+    badges = " ".join(f'<a href="#the-claims">{badge(key, f"{number} {key}")}</a>' for key, number in named.items())
     if stale:
         badges += " " + badge("stale", "evidence is stale")
     return (f'<div class="pn-card"><p class="pn-title">{html.escape(card.title)}</p><p>{facts}</p><p>{about}</p>'

@@ -11,7 +11,7 @@ import torch
 from papernets import files
 from papernets.cards import Card
 from papernets.chapter import Chapter, ClaimError, Claims, _chapter
-from papernets.present import counted
+from papernets.present import counted, table
 
 
 def exact(id="net.macs", **options):
@@ -41,6 +41,23 @@ def ledger(*claims, profile="evidence"):
 
 
 # --- exact -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_printed_nowhere_is_not_called_reproduced():
+    """In the counts, as a line, and in the table; with results that were written before they said where a number stands."""
+    claims = ledger(exact("a"), exact("b", stated="derived"), exact("c", stated="derived", ours=107, differs="a reason"))
+    for id, value in (("a", 100), ("b", 100), ("c", 107)):
+        claims.record(id, value)
+    rows = claims.rows()
+    old = [{key: value for key, value in row.items() if key != "stated"} for row in rows]
+    for found in (counted(rows), counted(old, claims.card)):
+        assert (found["reproduced"], found["derived"], found["differs"]) == (1, 1, 1)
+    assert [line.split()[-1] for line in claims.text().splitlines()] == ["reproduced", "derived", "differs"]
+    assert [" paper " in line for line in claims.text().splitlines()] == [True, False, False]
+    for page in (table(rows, claims.card), table(old, claims.card)):
+        printed = [cell.split("</td>")[0] for cell in page.split('data-label="paper"')[1:]]
+        assert ["not printed" in cell for cell in printed] == [False, True, True]
+        assert page.count("pn-derived") == page.count("pn-reproduced") == page.count("pn-differs") == 1
 
 
 @pytest.mark.parametrize(("value", "verdict"), [(100, "reproduced"), (98, "reproduced"), (102, "reproduced"),
@@ -219,7 +236,7 @@ def test_rows_have_the_order_of_the_card():
     claims.record("c", ours=[1], baseline=[0])
     claims.record("a", 100)
     assert [row["id"] for row in claims.rows()] == ["a", "b", "c", "d"]
-    assert counted(claims.rows()) == {"reproduced": 2, "differs": 0, "shown": 0, "not_shown": 0, "open": 2}
+    assert counted(claims.rows()) == {"reproduced": 2, "derived": 0, "differs": 0, "shown": 0, "not_shown": 0, "open": 2}
     assert counted(made(exact("a"), full("b")).claims)["open"] == 2
     assert [line.split()[0] for line in claims.text().splitlines()] == ["a", "b", "c", "d"]
     assert [line.split()[0] for line in claims.text("exact").splitlines()] == ["a", "d"]

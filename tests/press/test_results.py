@@ -73,7 +73,8 @@ def test_states(world):
     RESULTS["made_by"]["hash"] = own_hash(cards()[0])
     file.write_text(json.dumps(RESULTS))
     assert state() == "validated"
-    assert status(cards()[0]).counts == {"reproduced": 1, "differs": 0, "shown": 0, "not_shown": 0, "open": 0}
+    assert status(cards()[0]).counts == {"reproduced": 0, "derived": 1, "differs": 0, "shown": 0, "not_shown": 0,
+                                            "open": 0}
     (world / "src/papernets/papers/toy.toml").write_text(TOY + FULL + 'recipe = ""\n')
     _cards.cache_clear()
     assert state() == "chapter"  # a claim with neither verdict nor command
@@ -105,7 +106,9 @@ def test_pages_escape_what_they_show_and_link_only_to_what_is_built(found):
         for page in (map_html(found, built, {}), family_html(found, built, "pruning"), results_html(found, built)):
             assert "Toy &lt;b&gt;" in page and "Toy <b>" not in page
             assert ("notebooks/01-toy.html" in page) is links
-    assert "sum of &lt;two&gt; numbers" in results_html(found, frozenset())
+    page = results_html(found, frozenset())
+    assert "sum of &lt;two&gt; numbers" in page
+    assert 'data-verdict="derived"' in page and "<small>not printed:</small> 3</td>" in page
     assert "ICCV 2021 2021" not in family_html(found, frozenset(), "pruning")
     assert family_html(found, frozenset(), "motion") == ""
 
@@ -169,7 +172,7 @@ def test_the_table_of_the_readme(found):
     lines = readme_table(found).splitlines()
     assert len(lines) == 3
     assert lines[2] == ("| 01 | [Toy <b>](notebooks/01-toy.ipynb): A toy & more | Pruning and sparsity | validated "
-                        "| 1 reproduced |")
+                        "| 1 derived |")
 
 
 def test_a_thumbnail_is_drawn_from_the_first_panel():

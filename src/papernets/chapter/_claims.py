@@ -69,8 +69,8 @@ class Claims:
             verdict = "reproduced" if claim.accept.allows(value, claim.paper) else "failed"
             if claim.ours is not None and not _equal(value, claim.ours):
                 verdict = "failed"
-        row = Row(id=claim.id, kind="exact", unit=claim.unit, paper=claim.paper, ours=value, rule=str(claim.accept),
-                  verdict=verdict)
+        row = Row(id=claim.id, kind="exact", unit=claim.unit, stated=claim.stated, paper=claim.paper, ours=value,
+                  rule=str(claim.accept), verdict=verdict)
         if claim.differs:
             row["why"] = claim.differs
         if verdict == "failed":

@@ -4,7 +4,7 @@ import html
 from collections.abc import Iterable
 
 from papernets.cards import FAMILIES
-from papernets.present import badge, header_html, number_text, venue_text
+from papernets.present import VERDICTS, badge, derived, header_html, number_text, venue_text, verdict
 from papernets.press._results import Status
 
 _STATE_WORDS = {"planned": "planned", "method": "method ready", "chapter": "not complete", "validated": "validated",
@@ -51,7 +51,7 @@ def family_html(found: Iterable[Status], built: frozenset[str], family: str, com
         links = [f'<a href="https://arxiv.org/abs/{card.arxiv}">arXiv {card.arxiv}</a>'] if card.arxiv else []
         links += [f'<a href="{html.escape(card.code)}">authors\' code</a>'] if card.code else []
         authors = html.escape(", ".join(card.authors[:3]) + (" et al." if len(card.authors) > 3 else ""))
-        counts = [badge(verdict, f"{number} {verdict}") for verdict, number in _words(one.counts)]
+        counts = [badge(each, f"{number} {each}") for each, number in _words(one.counts)]
         parts.append(f'<article class="pn-paper"><h3><span class="pn-number">{card.number:02d}</span> {name}'
                      f'</h3><p class="pn-title">{html.escape(card.title)}</p><p>{html.escape(card.summary)}</p>'
                      f'<p><small>{" · ".join([authors, venue_text(card), *links])}</small></p>'
@@ -60,7 +60,7 @@ def family_html(found: Iterable[Status], built: frozenset[str], family: str, com
 
 
 def _words(counts: dict[str, int]) -> list[tuple[str, int]]:
-    return [(verdict.replace("_", " "), number) for verdict, number in counts.items() if number]
+    return [(each.replace("_", " "), number) for each, number in counts.items() if number]
 
 
 def results_html(found: Iterable[Status], built: frozenset[str]) -> str:
@@ -69,24 +69,26 @@ def results_html(found: Iterable[Status], built: frozenset[str]) -> str:
     for one in found:
         measured = {row["id"]: row for row in one.claims}
         for claim in one.card.claims:
-            row = measured.get(claim.id, {"verdict": "open"})
+            row = measured.get(claim.id, {"id": claim.id, "kind": claim.kind, "verdict": "open"})
             ours = number_text(row.get("ours"))
             if "interval" in row:
                 ours = f"{row['ours']:+.2f} ({row['interval'][0]:+.2f} to {row['interval'][1]:+.2f})"
-            paper = number_text(claim.paper)
+            paper, found = html.escape(number_text(claim.paper)), verdict(row, one.card)
+            if derived(row, one.card):
+                paper = f"<small>not printed:</small> {paper}"
             link = _link(one, built, "../")
             quantity = html.escape(claim.quantity)
             if link:
                 quantity = f'<a href="{link}#claim-{claim.id.replace(".", "-")}">{quantity}</a>'
             sort = claim.paper if not isinstance(claim.paper, str) else ""
-            rows.append(f'<tr data-kind="{claim.kind}" data-verdict="{row["verdict"]}" data-family="{one.card.family}">'
+            rows.append(f'<tr data-kind="{claim.kind}" data-verdict="{found}" data-family="{one.card.family}">'
                         f'<td data-label="paper">{html.escape(one.card.label)}</td>'
                         f'<td data-label="quantity">{quantity}</td>'
-                        f'<td data-label="printed" data-sort="{sort}">{html.escape(paper)}</td>'
+                        f'<td data-label="printed" data-sort="{sort}">{paper}</td>'
                         f'<td data-label="ours">{ours}</td><td data-label="unit">{html.escape(claim.unit)}</td>'
-                        f'<td data-label="kind">{claim.kind}</td><td data-label="verdict">{badge(row["verdict"])}</td></tr>')
+                        f'<td data-label="kind">{claim.kind}</td><td data-label="verdict">{badge(found)}</td></tr>')
     families = "".join(f'<option value="{key}">{html.escape(title)}</option>' for key, title in FAMILIES.items())
-    verdicts = "".join(f"<option>{v}</option>" for v in ("reproduced", "differs", "shown", "not shown", "open"))
+    verdicts = "".join(f"<option>{each}</option>" for each in VERDICTS)
     kinds = "".join(f"<option>{k}</option>" for k in ("exact", "miniature", "full"))
     heads = "".join(f'<th scope="col"><button type="button">{name}</button></th>'
                     for name in ("paper", "quantity", "printed", "ours", "unit", "kind", "verdict"))
@@ -111,6 +113,6 @@ def readme_table(found: Iterable[Status]) -> str:
         card = one.card
         name = f"[{card.name}](notebooks/{card.chapter}.ipynb)" if one.state not in ("planned", "method") else card.name
         title = card.title.removeprefix(f"{card.name}: ")
-        claims = ", ".join(f"{number} {verdict}" for verdict, number in _words(one.counts))
+        claims = ", ".join(f"{number} {each}" for each, number in _words(one.counts))
         lines.append(f"| {card.number:02d} | {name}: {title} | {FAMILIES[card.family]} | {one.state} | {claims} |")
     return "\n".join(lines)

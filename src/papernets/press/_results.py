@@ -23,7 +23,7 @@ class Status:
 
     @property
     def counts(self) -> dict[str, int]:
-        return counted(self.claims or self.card.claims)
+        return counted(self.claims or self.card.claims, self.card)
 
     def row(self) -> dict:
         """As ``papernets list --json`` gives it."""
