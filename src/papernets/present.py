@@ -15,7 +15,25 @@ def number_text(value) -> str:
         return "0"
     if float(value).is_integer() and abs(value) < 1e15:
         return f"{int(value):,}".replace(",", "\u202f")
+    if abs(value) >= 1e5:
+        return f"{value:,.0f}".replace(",", "\u202f")
     return f"{value:.4g}" if abs(value) < 1e-3 else f"{value:.4f}".rstrip("0").rstrip(".")
+
+
+#: Units of which there can be several.
+_COUNTED = frozenset("""MAC FLOP parameter weight bit byte cycle sample pixel layer image epoch filter channel score product
+support rank token bin pair term patch addition input run relation triple iteration eigenvalue value call subnet window pass
+frame scene voxel choice logit group view point network class caption picture miss entry""".split())
+
+
+def unit_text(value, unit: str) -> str:
+    """The unit as it follows a number: ``1 layer``, ``2 layers``."""
+    words = unit.split(" ")  # million MAC
+    if words[-1] not in _COUNTED or isinstance(value, str) or value == 1:
+        return unit
+    last = words[-1]
+    plural = last[:-1] + "ies" if last.endswith("y") else last + ("es" if last.endswith(("s", "ch")) else "s")
+    return " ".join([*words[:-1], plural])
 
 
 #: What a claim can come to, in the order of the counts.
@@ -66,7 +84,7 @@ def table(rows, card: Card | None = None, evidence: Sequence[dict] = ()) -> str:
 def _rows(rows: list[dict], card: Card | None) -> str:
     body, printed = [], "expected" if isinstance(card, Comparison) else "paper"  # a comparison quotes no paper
     for row in rows:
-        ours, unit = number_text(row.get("ours")), html.escape(row["unit"])
+        ours, unit = number_text(row.get("ours")), html.escape(unit_text(row.get("ours"), row["unit"]))
         if row["kind"] == "miniature":
             ours = f"{row['ours']:+.2f}"
         ours = f"{ours} {unit}" if ours else ""
@@ -80,7 +98,9 @@ def _rows(rows: list[dict], card: Card | None) -> str:
         if row["kind"] == "full":
             command = f"<code>{html.escape(row['recipe'])}</code>" if row["recipe"] else "no command yet"
             small = f"<br><small>{command}, {html.escape(row['cost'])}</small>"
-        paper = html.escape(number_text(row["paper"])) + ("" if isinstance(row["paper"], str) else f" {unit}")
+        paper = html.escape(number_text(row["paper"]))
+        if not isinstance(row["paper"], str):
+            paper += f" {html.escape(unit_text(row['paper'], row['unit']))}"
         if printed == "paper" and derived(row, card):
             paper = f"<small>not printed:</small> {paper}"
         cells = "".join(f'<td data-label="{label}"><span>{text}</span></td>' for label, text in

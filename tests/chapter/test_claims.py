@@ -11,7 +11,7 @@ import torch
 from papernets import files
 from papernets.cards import Card
 from papernets.chapter import Chapter, ClaimError, Claims, _chapter
-from papernets.present import counted, table
+from papernets.present import counted, number_text, table, unit_text
 
 
 def exact(id="net.macs", **options):
@@ -240,6 +240,15 @@ def test_rows_have_the_order_of_the_card():
     assert counted(made(exact("a"), full("b")).claims)["open"] == 2
     assert [line.split()[0] for line in claims.text().splitlines()] == ["a", "b", "c", "d"]
     assert [line.split()[0] for line in claims.text("exact").splitlines()] == ["a", "d"]
+
+
+def test_numbers_and_units_as_one_writes_them():
+    assert [number_text(value) for value in (0, 1e-17, 16342069.12, 123456789, 99999.5, 0.25, 2.5e-5, "many")] == [
+        "0", "0", "16\u202f342\u202f069", "123\u202f456\u202f789", "99999.5", "0.25", "2.5e-05", "many"]
+    for value, unit, text in ((1, "layer", "layer"), (2, "layer", "layers"), (0, "layer", "layers"), (3, "class", "classes"),
+                              (2, "patch", "patches"), (5, "entry", "entries"), (2, "%", "%"), (2, "ratio", "ratio"),
+                              (1.5, "million MAC", "million MACs"), ("more", "layer", "layer")):
+        assert unit_text(value, unit) == text
 
 
 def test_the_table_cannot_be_broken_by_a_text():

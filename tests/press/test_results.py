@@ -108,7 +108,7 @@ def test_pages_escape_what_they_show_and_link_only_to_what_is_built(found):
             assert ("notebooks/01-toy.html" in page) is links
     page = results_html(found, frozenset())
     assert "sum of &lt;two&gt; numbers" in page
-    assert 'data-verdict="derived"' in page and "<small>not printed:</small> 3</td>" in page
+    assert 'data-verdict="derived"' in page and "<small>not printed:</small> 3 one</td>" in page and ">3 one</td>" in page
     assert "ICCV 2021 2021" not in family_html(found, frozenset(), "pruning")
     assert family_html(found, frozenset(), "motion") == ""
 

@@ -4,7 +4,7 @@ import html
 from collections.abc import Iterable
 
 from papernets.cards import FAMILIES
-from papernets.present import VERDICTS, badge, derived, header_html, number_text, venue_text, verdict
+from papernets.present import VERDICTS, badge, derived, header_html, number_text, unit_text, venue_text, verdict
 from papernets.press._results import Status
 
 _STATE_WORDS = {"planned": "planned", "method": "method ready", "chapter": "not complete", "validated": "validated",
@@ -70,28 +70,30 @@ def results_html(found: Iterable[Status], built: frozenset[str]) -> str:
         measured = {row["id"]: row for row in one.claims}
         for claim in one.card.claims:
             row = measured.get(claim.id, {"id": claim.id, "kind": claim.kind, "verdict": "open"})
-            ours = number_text(row.get("ours"))
+            judged = verdict(row, one.card)
+            ours, of_ours = number_text(row.get("ours")), row.get("ours", "")
             if "interval" in row:
-                ours = f"{row['ours']:+.2f} ({row['interval'][0]:+.2f} to {row['interval'][1]:+.2f})"
-            paper, found = html.escape(number_text(claim.paper)), verdict(row, one.card)
+                ours = f"{of_ours:+.2f} ({row['interval'][0]:+.2f} to {row['interval'][1]:+.2f})"
+            paper, of_paper = (claim.paper, "") if isinstance(claim.paper, str) else (number_text(claim.paper), claim.paper)
+            paper = html.escape(paper if of_paper == "" else f"{paper} {unit_text(of_paper, claim.unit)}")
+            ours = html.escape(f"{ours} {unit_text(of_ours, claim.unit)}" if ours else "")
             if derived(row, one.card):
                 paper = f"<small>not printed:</small> {paper}"
             link = _link(one, built, "../")
             quantity = html.escape(claim.quantity)
             if link:
                 quantity = f'<a href="{link}#claim-{claim.id.replace(".", "-")}">{quantity}</a>'
-            sort = claim.paper if not isinstance(claim.paper, str) else ""
-            rows.append(f'<tr data-kind="{claim.kind}" data-verdict="{found}" data-family="{one.card.family}">'
+            rows.append(f'<tr data-kind="{claim.kind}" data-verdict="{judged}" data-family="{one.card.family}">'
                         f'<td data-label="paper">{html.escape(one.card.label)}</td>'
                         f'<td data-label="quantity">{quantity}</td>'
-                        f'<td data-label="printed" data-sort="{sort}">{paper}</td>'
-                        f'<td data-label="ours">{ours}</td><td data-label="unit">{html.escape(claim.unit)}</td>'
-                        f'<td data-label="kind">{claim.kind}</td><td data-label="verdict">{badge(found)}</td></tr>')
+                        f'<td data-label="printed" data-sort="{of_paper}">{paper}</td>'
+                        f'<td data-label="ours" data-sort="{of_ours}">{ours}</td>'
+                        f'<td data-label="kind">{claim.kind}</td><td data-label="verdict">{badge(judged)}</td></tr>')
     families = "".join(f'<option value="{key}">{html.escape(title)}</option>' for key, title in FAMILIES.items())
     verdicts = "".join(f"<option>{each}</option>" for each in VERDICTS)
     kinds = "".join(f"<option>{k}</option>" for k in ("exact", "miniature", "full"))
     heads = "".join(f'<th scope="col"><button type="button">{name}</button></th>'
-                    for name in ("paper", "quantity", "printed", "ours", "unit", "kind", "verdict"))
+                    for name in ("paper", "quantity", "printed", "ours", "kind", "verdict"))
     return ('<div class="pn-results"><div class="pn-filters">'
             '<label>search <input type="search" data-filter="text" placeholder="accuracy, ResNet-50 …"></label>'
             f'<label>family <select data-filter="family"><option value="">all</option>{families}</select></label>'
