@@ -28,7 +28,8 @@
   // The title stands above the plot as ordinary text, where it can wrap on a phone and be read aloud.
   function present(figure, plot) {
     const layout = { ...figure.layout, template: template(), autosize: true };
-    const title = layout.title && (layout.title.text || layout.title);
+    const title = ((layout.title && (layout.title.text || layout.title)) || "")
+      .replace(/(\d) (?=%)/g, "$1\u00a0").replace(/(^|[\s(])-(?=\d)/g, "$1\u2212"); // as in the text of the page
     delete layout.title;
     delete layout.width;
     const narrow = plot.clientWidth < 520;
@@ -93,7 +94,7 @@
 
     draw() {
       const { title, data, layout } = present(this.figure(), this.plot);
-      this.heading.textContent = title || "";
+      this.heading.textContent = title;
       this.plot.style.height = layout.stacked ? `${Number.parseInt(this.height, 10) * 1.7}px` : this.height;
       layout.height = Number.parseInt(this.plot.style.height, 10);
       delete layout.stacked;

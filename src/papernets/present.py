@@ -20,6 +20,11 @@ def number_text(value) -> str:
     return f"{value:.4g}" if abs(value) < 1e-3 else f"{value:.4f}".rstrip("0").rstrip(".")
 
 
+def signed(value: float) -> str:
+    """A difference, with its sign and two digits after the point."""
+    return f"{value:+.2f}".replace("-", "\u2212")
+
+
 #: Units of which there can be several.
 _COUNTED = frozenset("""MAC FLOP parameter weight bit byte cycle sample pixel layer image epoch filter channel score product
 support rank token bin pair term patch addition input run relation triple iteration eigenvalue value call subnet window pass
@@ -86,13 +91,14 @@ def _rows(rows: list[dict], card: Card | None) -> str:
     for row in rows:
         ours, unit = number_text(row.get("ours")), html.escape(unit_text(row.get("ours"), row["unit"]))
         if row["kind"] == "miniature":
-            ours = f"{row['ours']:+.2f}"
+            ours = signed(row["ours"])
         ours = f"{ours} {unit}" if ours else ""
         if "interval" in row:
-            ours += f"<br><small>{row['interval'][0]:+.2f} to {row['interval'][1]:+.2f}, {row['seeds']} seeds</small>"
+            low, high = map(signed, row["interval"])
+            ours += f"<br><small>{low} to {high}, {row['seeds']} seeds</small>"
         if "live" in row:
             live = row["live"]
-            ours += f"<br><small>(this run: {live['ours']:+.2f}, {live['seeds']} seed{'s' * (live['seeds'] > 1)})</small>"
+            ours += f"<br><small>(this run: {signed(live['ours'])}, {live['seeds']} seed{'s' * (live['seeds'] > 1)})</small>"
         below = row.get("why") or (row.get("baseline") and f"against: {row['baseline']}") or ""
         small = f"<br><small>{html.escape(below)}</small>" if below else ""
         if row["kind"] == "full":

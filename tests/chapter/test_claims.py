@@ -383,7 +383,7 @@ def test_the_table_shows_the_verdict_of_the_evidence_and_the_run_beside_it():
     shown = Claims(paper, "book", evidence)
     shown.record("fusion.l1", ours=[3.0], baseline=[1.0])
     row = next(part for part in shown._repr_html_().split("<tr") if "claim-fusion-l1" in part)
-    assert "-0.50 points" in row and "-1.25 to +0.25, 16 seeds" in row and "not shown" in row
+    assert "\u22120.50 points" in row and "\u22121.25 to +0.25, 16 seeds" in row and "not shown" in row
     assert "(this run: +2.00, 1 seed)" in row
     assert shown.rows()[[r["id"] for r in shown.rows()].index("fusion.l1")]["verdict"] == "open"  # what is written
     alone = Claims(paper, "book")

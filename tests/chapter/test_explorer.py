@@ -184,6 +184,9 @@ def test_page_values_of_a_slider():
     assert [attributes["data-control"] for attributes in page.of("input")] == ["n"]
     assert page.of("input")[0]["value"] == "1"  # it starts where it was told to
     assert page.of("input")[0]["max"] == "2"
+    note = "Precomputed for 3 states; in JupyterLab the same figure takes any value."
+    assert note in one.page()  # and a page that lacks no value does not say so
+    assert "Precomputed" not in explorer(line, n=Slider(1, 7)).page()
 
 
 def test_controls_of_the_page():
@@ -248,7 +251,7 @@ def test_no_text_breaks_out_of_the_page(text):
     one = Explorer(draw, {"n": Slider(1, 3, label=text)}, f"Alt {text}", "pn-odd-1")
     page = Page(one.page())
     assert [name for name, _ in page.elements] == [
-        "div", "div", "div", "label", "input", "output", "div", "p", "script"]
+        "div", "div", "div", "label", "input", "output", "div", "script"]
     found = json.loads(page.scripts[0])
     assert found["figure"]["layout"]["title"]["text"] == f"{text}1"
     assert rebuilt(found, 2)["layout"]["title"]["text"] == f"{text}3"

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from papernets.data import ImageFolder
+from papernets.data import ImageFolder, image_folders
 
 MEAN, STD = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))
 
@@ -116,6 +116,49 @@ def test_the_random_part_is_8_to_100_percent_and_mirrored_half_the_time(tmp_path
     assert 70 < mirrored < 130
     assert 0.05 < min(areas) < 0.2
     assert 0.8 < max(areas) < 1.05
+
+
+def test_pictures_are_changed_in_training_only(root):
+    sizes = []
+
+    def change(image):
+        sizes.append(image.size)
+        return Image.new("RGB", image.size, (0, 51, 255))
+
+    changed, _ = ImageFolder(root, True, 17, change=change)[0]
+    kept, _ = ImageFolder(root, False, 17, change=change)[0]
+    assert sizes == [(17, 17)]
+    torch.testing.assert_close(changed[:, 8, 8], standardised((0., 51., 255.)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(kept[:, 8, 8], standardised((255., 0., 51.)), atol=0.05, rtol=0)  # a JPEG
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_images_are_made_smaller_as_told(train, tmp_path):
+    """Of a sharp edge a cubic overshoots, which a straight line does not."""
+    picture = np.zeros((64, 64, 3), np.uint8) + 100
+    picture[:, 32:] = 150
+    (tmp_path / "only").mkdir()
+    Image.fromarray(picture).save(tmp_path / "only" / "a.png")
+    torch.manual_seed(0)
+    ranges = []
+    for resampling in (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC):
+        data = ImageFolder(tmp_path, train, 32, resampling=resampling)
+        images = torch.stack([data[0][0] for _ in range(8)]) * STD[:, None, None] + MEAN[:, None, None]
+        ranges.append((round(float(images.min()) * 255), round(float(images.max()) * 255)))
+    assert ranges[0] == (100, 150) and ranges[1][0] < 100 and ranges[1][1] > 150
+
+
+def test_the_two_folders_of_a_data_set(root, tmp_path):
+    for part in ("train", "val"):
+        save(tmp_path / "both" / part / "only" / f"{part}.png")
+    train, test = image_folders(tmp_path / "both", "imagenet", 13, resampling=Image.Resampling.BICUBIC)
+    assert (train.train, test.train, train.size, test.size) == (True, False, 13, 13)
+    assert [data.files[0][0].name for data in (train, test)] == ["train.png", "val.png"]
+    assert train.resampling == test.resampling == Image.Resampling.BICUBIC
+    with pytest.raises(ValueError, match=r"imagenet cannot be fetched; give its folder with --data \(it holds train and val\)"):
+        image_folders(None, "imagenet")
+    with pytest.raises(ValueError, match="train is not a folder"):
+        image_folders(root, "imagenet")
 
 
 BROKEN = {

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
@@ -52,7 +54,7 @@ from papernets.papers.lbc import (
     union,
     violations,
 )
-from papernets.training import cosine, fit, loader, seed_everything
+from papernets.training import cosine, fit, loader, run_recipe, seed_everything
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 W24 = torch.tensor([[0.5, -1, 2, 0.25]])
@@ -606,8 +608,32 @@ def test_the_recipe_of_the_transformer():
     model = recipe.build()
     layers = [m for m in model.modules() if isinstance(m, SparseLinear)]
     assert recipe.epochs == 300 and len(layers) == 48 and {m.config.t_f for m in layers} == {200}
+    assert [block.drop for block in model.blocks] == pytest.approx([0.1 * block / 11 for block in range(12)])
+    assert RECIPES["deitsmall-dense-imagenet"]().build().blocks[11].drop == pytest.approx(0.1)
     plain = recipe.optimizer(model).param_groups[1]
     assert plain["weight_decay"] == 0 and any(p is model.token for p in plain["params"])
+
+
+@pytest.mark.parametrize("name", ["deitsmall-imagenet", "deitsmall-ste-1of4-imagenet", "deitsmall-dense-imagenet"])
+def test_the_recipe_of_the_transformer_runs_on_pictures(name, tmp_path, monkeypatch):
+    """Changed, erased, repeated and mixed images of a folder, and a network that ends N:M."""
+    draw = np.random.default_rng(0)
+    for part, images in (("train", 3), ("val", 2)):
+        for label in ("no", "yes"):
+            (tmp_path / "data" / part / label).mkdir(parents=True)
+            for index in range(images):
+                pixels = draw.integers(0, 100, (19, 23, 3)) + 150 * (label == "yes")
+                Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "data" / part / label / f"{index}.png")
+    monkeypatch.setattr(lbc, "DeiT", lambda drop: DeiT(16, 12, 2, 224, 112, 2, drop=drop))
+    changed, steps = [], []
+    monkeypatch.setattr(lbc, "rand_augment", lambda picture: changed.append(picture.size) or picture)
+    own = RECIPES[name]()
+    recipe = replace(own, batch=4, step=lambda model, images, labels: steps.append(images) or own.step(model, images, labels))
+    history = run_recipe(recipe, tmp_path / "run", data=tmp_path / "data", epochs=1, workers=0)
+    assert changed == [(224, 224)] * 6 and [len(images) for images in steps] == [4, 2] and math.isfinite(history.loss[0])
+    assert 0 <= history.accuracy[0] <= 1
+    saved = torch.load(tmp_path / "run" / "best.pt")
+    assert saved["blocks.11.attn.qkv.weight"].shape == (48, 16) and not any("scores" in key for key in saved)
 
 
 # --- at work ---------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from papernets.data import CIFAR10, Split
 from papernets.training import (
     CIFAR10_POLICY,
     OPERATIONS,
+    RANDOM_OPERATIONS,
     Pictures,
     RepeatedSampler,
     auto_augment,
@@ -18,7 +19,9 @@ from papernets.training import (
     cutmix,
     erase,
     mixed,
+    mixing,
     mixup,
+    rand_augment,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -169,6 +172,37 @@ def test_each_operation_happens_as_often_as_it_should(picture):
     assert share == {}
 
 
+def test_what_goes_further_in_rand_augment(picture):
+    pixels = np.asarray(picture).astype(int)
+    assert len(RANDOM_OPERATIONS) == 15
+    for strength, bits in ((0, 4), (2, 4), (3, 3), (8.1, 1), (9, 0)):
+        kept = pixels >> (8 - bits) << (8 - bits)
+        assert np.array_equal(np.asarray(RANDOM_OPERATIONS["posterise"](picture, strength, 1)), kept)
+    lifted = np.where(pixels < 128, pixels + int(110 * 4 / 9), pixels)
+    assert np.array_equal(np.asarray(RANDOM_OPERATIONS["solarise a part"](picture, 4, 1)), lifted)
+
+
+def test_rand_augment_takes_each_operation_as_often_and_as_strongly_as_it_should(picture, monkeypatch):
+    seen = {name: [] for name in RANDOM_OPERATIONS}
+    for name in seen:
+        monkeypatch.setitem(RANDOM_OPERATIONS, name, lambda image, strength, sign, name=name:
+                            seen[name].append((strength, sign)) or image)
+    torch.manual_seed(0)
+    for _ in range(6000):
+        rand_augment(picture, count=3, strength=8.0, spread=1.0, chance=0.25)
+    assert [len(found) / 4500 for found in seen.values()] == pytest.approx([1 / 15] * 15, abs=0.02)
+    strengths, signs = np.array([pair for found in seen.values() for pair in found]).T
+    assert len(strengths) == pytest.approx(6000 * 3 * 0.25, rel=0.05)
+    assert strengths.max() == 9.0 and (strengths == 9).mean() == pytest.approx(0.023, abs=0.01)  # 10 of 10 and no more
+    assert np.median(strengths) == pytest.approx(7.2, abs=0.05) and strengths.std() == pytest.approx(0.9, abs=0.05)
+    assert signs.mean() == pytest.approx(0, abs=0.05)
+    for found in seen.values():
+        found.clear()
+    rand_augment(picture, count=5, chance=1.0, spread=0.0)
+    assert [strength for found in seen.values() for strength, _ in found] == pytest.approx([8.1] * 5)
+    assert rand_augment(picture, chance=0.0) is picture
+
+
 def split(count=6):
     raw = torch.randint(0, 256, (count, 3, 5, 7), generator=torch.Generator().manual_seed(0))
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (CIFAR10.mean, CIFAR10.std))
@@ -225,6 +259,17 @@ def test_rectangles_are_erased_in_the_wanted_share_of_images():
     assert torch.equal(erase(images, chance=0.0), images)
 
 
+def test_rectangles_of_noise():
+    torch.manual_seed(0)
+    images = torch.full((800, 2, 16, 20), 9.0)
+    found = erase(images, chance=1.0, areas=(0.1, 0.3), noise=True)
+    gone = found != 9
+    shares = gone[:, 0].float().mean((1, 2))
+    assert torch.equal(gone[:, 0], gone[:, 1]) and not torch.equal(found[:, 0], found[:, 1])
+    assert 0.08 <= shares.min() and shares.max() <= 0.33
+    assert found[gone].mean() == pytest.approx(0, abs=0.02) and found[gone].std() == pytest.approx(1, abs=0.02)
+
+
 def test_mixup_by_hand():
     images = torch.tensor([0.0, 1, 2]).view(3, 1, 1, 1)
     assert mixup(images, torch.tensor([2, 0, 1]), 0.75).flatten().tolist() == [0.5, 0.75, 1.75]
@@ -263,3 +308,28 @@ def test_half_of_the_batches_are_mixed_in_either_way():
             cut += 1
             torch.testing.assert_close(found.mean((1, 2, 3)), share * labels + (1 - share) * others)
     assert [count / 1500 for count in (plain, blended, cut)] == pytest.approx([0.5, 0.25, 0.25], abs=0.05)
+
+
+def test_every_batch_can_be_mixed_by_shares_of_a_beta_distribution():
+    """Of mixup's alpha 8 the standard deviation is 1 / (2 sqrt(17)); of cutmix's alpha 1 it would be far larger."""
+    torch.manual_seed(0)
+    images, labels = torch.arange(8.0).view(8, 1, 1, 1).expand(8, 1, 16, 16), torch.arange(8)
+    blended, cut = [], []
+    for _ in range(1500):
+        found, others, share = mixed(images, labels, chance=1.0, alpha=(8.0, 1.0))
+        whole = torch.isin(found, torch.arange(8.0)).all() and not torch.equal(others, labels)
+        (cut if whole else blended).append(share)
+    assert len(blended) / 1500 == pytest.approx(0.5, abs=0.05)
+    assert np.mean(blended) == pytest.approx(0.5, abs=0.02) and np.std(blended) == pytest.approx(1 / (2 * 17**0.5), abs=0.02)
+    assert np.std(cut) > 0.15  # a rectangle beyond the border counts as far as it is inside
+
+
+def test_a_step_weighs_the_loss_of_both_labels_by_their_shares(monkeypatch):
+    images, labels, others = torch.zeros(2, 1, 4, 4), torch.tensor([0, 1]), torch.tensor([1, 2])
+    asked = []
+    monkeypatch.setattr("papernets.training._augment.mixed",
+                        lambda *arguments: asked.append(arguments) or (images + 1, others, 0.75))
+    step = mixing(lambda outputs, wanted: (outputs * wanted).sum(), 0.3, (0.8, 1.0))
+    value = step(lambda seen: seen.sum((1, 2, 3)), images, labels)  # outputs 16 and 16
+    assert value == 0.75 * 16 * 1 + 0.25 * 16 * 3
+    assert asked[0][2:] == (0.3, (0.8, 1.0))

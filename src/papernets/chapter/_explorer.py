@@ -181,8 +181,9 @@ class Explorer:
         payload = {"figure": base, "controls": labels, "paths": paths.items, "pool": pool.items, "states": states}
         controls = "".join(f'<div class="pn-control">{self.controls[key].page_input(f"{self.name}-{key}", key)}</div>'
                            for key in shown)
-        found = page_html(self.name, self.alt, self.height, payload, f'<div class="pn-controls">{controls}</div>',
-                          f"Precomputed for {count} states; in JupyterLab the same figure takes any value.")
+        thinned = any(getattr(control, "page", None) is not None for control in self.controls.values())
+        note = f"Precomputed for {count} states; in JupyterLab the same figure takes any value." if thinned else ""
+        found = page_html(self.name, self.alt, self.height, payload, f'<div class="pn-controls">{controls}</div>', note)
         if len(found.encode()) > BYTES:
             raise ValueError(f"{self.name}: {len(found.encode())} bytes on the page, at most {BYTES}; draw fewer points or "
                              "give sliders fewer page values")

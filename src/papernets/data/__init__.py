@@ -3,7 +3,7 @@
 from papernets.data._cifar import CIFAR10, CIFAR100, read_cifar
 from papernets.data._digits import digits
 from papernets.data._fetch import SOURCES, cache_folder, fetch, fetch_unpacked
-from papernets.data._folders import ImageFolder
+from papernets.data._folders import ImageFolder, image_folders
 from papernets.data._patches import PHOTOGRAPHS, photograph_patches, photographs
 from papernets.data._rooms import ROOM_CLASSES, Room, Rooms, corner_room, points, room
 from papernets.data._scans import SCANNET_CLASSES, Scans, read_ply, scan_splits
@@ -12,5 +12,5 @@ from papernets.data._voc import VOC_CLASSES, VOID, VOCDetection, VOCSegmentation
 
 __all__ = ["CIFAR10", "CIFAR100", "PHOTOGRAPHS", "ROOM_CLASSES", "SCANNET_CLASSES", "SOURCES", "VOC_CLASSES", "VOID",
            "ImageFolder", "Room", "Rooms", "Scans", "Split", "VOCDetection", "VOCSegmentation", "cache_folder", "corner_room",
-           "digits", "fetch", "fetch_unpacked", "photograph_patches", "photographs", "points", "read_cifar", "read_ply", "room",
-           "scan_splits"]
+           "digits", "fetch", "fetch_unpacked", "image_folders", "photograph_patches", "photographs", "points", "read_cifar",
+           "read_ply", "room", "scan_splits"]

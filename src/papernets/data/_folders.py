@@ -1,5 +1,6 @@
 """Images in one folder a class, as ImageNet is published once unpacked."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,15 @@ _STD = torch.tensor((0.229, 0.224, 0.225)).view(3, 1, 1)
 class ImageFolder(Dataset):
     """Images below ``root/<class>/``; classes in the order of their names.
 
-    For training, a random part of 8 to 100 % of the area and a random mirror image; otherwise the middle of the image
-    whose short side was brought to 256/224 of ``size``. Gives (3, size, size) float32, standardised, and the label.
+    For training, a random part of 8 to 100 % of the area and a random mirror image, and then ``change``; otherwise the middle
+    of the image whose short side was brought to 256/224 of ``size``. Gives (3, size, size) float32, standardised, and the
+    label.
     """
 
-    def __init__(self, root: str | Path, train: bool, size: int = 224):
-        self.root, self.train, self.size = Path(root), train, size
+    def __init__(self, root: str | Path, train: bool, size: int = 224, *,
+                 change: Callable[[Image.Image], Image.Image] | None = None,
+                 resampling: Image.Resampling = Image.Resampling.BILINEAR):
+        self.root, self.train, self.size, self.change, self.resampling = Path(root), train, size, change, resampling
         if not self.root.is_dir():
             raise ValueError(f"{self.root} is not a folder; it must hold one folder of images a class")
         self.classes = tuple(sorted(path.name for path in self.root.iterdir() if path.is_dir()))
@@ -44,6 +48,8 @@ class ImageFolder(Dataset):
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
             raise ValueError(f"{path}: not a readable image ({error}); fetch it again") from None
         image = self._random_part(image) if self.train else self._middle(image)
+        if self.train and self.change is not None:
+            image = self.change(image)
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255  # (3, size, size)
         return (pixels - _MEAN) / _STD, label
 
@@ -59,12 +65,21 @@ class ImageFolder(Dataset):
                 top = int(torch.randint(0, height - h + 1, ()))
                 box = (left, top, left + w, top + h)
                 break
-        image = image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
+        image = image.resize((self.size, self.size), self.resampling, box=box)
         return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if torch.rand(()) < 0.5 else image
 
     def _middle(self, image: Image.Image) -> Image.Image:
         width, height = image.size
         side = min(width, height) * 224 / 256
         left, top = (width - side) / 2, (height - side) / 2
-        return image.resize((self.size, self.size), Image.Resampling.BILINEAR,
-                            box=(left, top, left + side, top + side))
+        return image.resize((self.size, self.size), self.resampling, box=(left, top, left + side, top + side))
+
+
+def image_folders(folder: str | Path | None, name: str, size: int = 224, **options) -> tuple[ImageFolder, ImageFolder]:
+    """The training and the test set ``name``, which lie in ``train`` and ``val`` below ``folder``.
+
+    ``options`` are those of ``ImageFolder``. Raises ``ValueError`` where no folder is given: these data cannot be fetched.
+    """
+    if folder is None:
+        raise ValueError(f"{name} cannot be fetched; give its folder with --data (it holds train and val)")
+    return tuple(ImageFolder(Path(folder) / part, part == "train", size, **options) for part in ("train", "val"))

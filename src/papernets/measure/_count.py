@@ -10,8 +10,9 @@ Papers say "FLOPs" and mean different things. A count is only comparable with an
     the kernel as it was given (an integer counts as itself, not as its square) or the whole window if adaptive.
 """
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +32,19 @@ class Count:
 def parameters(model: nn.Module) -> int:
     """Number of parameters, every shared tensor counted once."""
     return sum(p.numel() for p in model.parameters())
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """In evaluation mode and without gradients; afterwards every module is again in the mode in which it was."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def macs(model: nn.Module, example: torch.Tensor | tuple, convention: str = "mac") -> int:
@@ -58,16 +72,12 @@ def count(model: nn.Module, example: torch.Tensor | tuple, convention: str = "ma
 
     handles = [module.register_forward_hook(watch(name)) for name, module in model.named_modules()
                if _counted(module)]
-    modes = {module: module.training for module in model.modules()}
     try:
-        model.eval()
-        with torch.no_grad():
+        with evaluating(model):
             model(*example) if isinstance(example, tuple) else model(example)
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
     return found
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from papernets.measure._count import macs, parameters, stored_bits
+from papernets.measure._count import evaluating, macs, parameters, stored_bits
 from papernets.measure._timing import median_seconds
 
 
@@ -73,14 +73,8 @@ def cost(model: nn.Module, example: torch.Tensor, *, timed: bool = True, threads
     nonzero = sum(int(torch.count_nonzero(p)) for p in model.parameters())
     seconds = None
     if timed:
-        modes = {module: module.training for module in model.modules()}
-        try:
-            model.eval()
-            with torch.inference_mode():
-                seconds = median_seconds(lambda: model(example), threads)
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
+        with evaluating(model), torch.inference_mode():
+            seconds = median_seconds(lambda: model(example), threads)
     return Cost(parameters(model) + numbers, nonzero + numbers, macs(model, example), -(-(stored_bits(model) + bits) // 8),
                 seconds)
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from papernets.measure import evaluating
+
 _LAYERS, _NORMS = (nn.Conv2d, nn.Linear), (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
@@ -39,14 +41,10 @@ def flow(model: nn.Module, example: torch.Tensor) -> Flow:
 
     handles = [module.register_forward_hook(functools.partial(hook, name)) for name, module in model.named_modules()
                if isinstance(module, _LAYERS + _NORMS)]
-    modes = {module: module.training for module in model.modules()}
     try:
-        model.eval()
-        with torch.no_grad():
+        with evaluating(model):
             model(example)
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
     return found

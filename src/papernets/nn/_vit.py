@@ -1,5 +1,7 @@
 """Vision transformers."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -38,24 +40,29 @@ class DeiT(nn.Module):
     """A vision transformer: DeiT-small without the distillation token, or of another size; input (B, 3, pixels, pixels).
 
     ``ratio`` is the width of the hidden layer of an MLP in widths, ``bias`` that of queries, keys and values, ``drop`` the
-    share of images for which a branch is left out in training (Huang, Sun, Liu, Sedra, Weinberger, arXiv 1603.09382).
+    share of images for which a branch is left out in training (Huang, Sun, Liu, Sedra, Weinberger, arXiv 1603.09382): one
+    number, or one for each of the ``depth`` blocks.
 
     Touvron, Cord, Douze, Massa, Sablayrolles, Jégou, "Training data-efficient image transformers & distillation through
     attention", arXiv 2012.12877.
     """
 
     def __init__(self, width: int = 384, depth: int = 12, heads: int = 6, pixels: int = 224, patch: int = 16,
-                 classes: int = 1000, *, ratio: int = 4, bias: bool = True, drop: float = 0.0):
+                 classes: int = 1000, *, ratio: int = 4, bias: bool = True, drop: float | Sequence[float] = 0.0):
         super().__init__()
         if width % heads:
             near = max((n for n in range(1, width + 1) if width % n == 0), key=lambda n: -abs(n - heads))
             raise ValueError(f"{heads} heads do not divide a width of {width}; the nearest number is {near}")
-        if not 0 <= drop < 1:
-            raise ValueError(f"drop {drop} is outside [0, 1); the nearest is {0 if drop < 0 else 0.99}")
+        drops = list(drop) if isinstance(drop, Sequence) else [drop] * depth
+        if len(drops) != depth:
+            raise ValueError(f"drop has {len(drops)} numbers for {depth} blocks; give {depth}, or one for all")
+        for one in drops:
+            if not 0 <= one < 1:
+                raise ValueError(f"drop {one} is outside [0, 1); the nearest is {0 if one < 0 else 0.99}")
         self.patches = nn.Conv2d(3, width, patch, patch)
         self.token = nn.Parameter(torch.empty(1, 1, width))
         self.places = nn.Parameter(torch.empty(1, (pixels // patch) ** 2 + 1, width))
-        self.blocks = nn.Sequential(*(_Encoder(width, heads, ratio, bias, drop) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(_Encoder(width, heads, ratio, bias, one) for one in drops))
         self.norm, self.classifier = nn.LayerNorm(width, 1e-6), nn.Linear(width, classes)
         for tensor in (self.token, self.places, *(m.weight for m in self.modules() if isinstance(m, nn.Linear))):
             nn.init.trunc_normal_(tensor, std=0.02)

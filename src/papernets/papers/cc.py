@@ -41,7 +41,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from papernets.data import ImageFolder, digits, read_cifar
+from papernets.data import ImageFolder, digits, image_folders, read_cifar
 from papernets.files import write_json
 from papernets.measure import count, macs, parameters, take_turns
 from papernets.nn import VGG, ConvNet, DenseNetCIFAR, GoogLeNet, ResNetCIFAR, ResNetImageNet, chosen, rounded
@@ -992,11 +992,9 @@ def _read(data: str, kept: dict) -> Callable:
             first, second = read_cifar(data, None if folder is None else Path(folder))
             kept["plain"] = first
             return first, second
-        if folder is None:
-            raise ValueError(f"{data} cannot be fetched; give its folder with --data (it holds train and val)")
-        train, test = Path(folder) / "train", Path(folder) / "val"
-        kept["plain"] = ImageFolder(train, False)
-        return ImageFolder(train, True), ImageFolder(test, False)
+        train, test = image_folders(folder, data)
+        kept["plain"] = ImageFolder(train.root, False)
+        return train, test
 
     return read
 

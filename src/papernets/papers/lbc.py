@@ -21,8 +21,6 @@ Differs: after the last removal the gradient of the scores is 0; the code also t
     change any more in either.
 Differs: M must divide the inputs. The code reshapes whatever the product allows, so that a group may straddle two outputs.
 Differs: convolutions in groups stay dense; with one input channel for each output nothing but 1:1 could be asked of them.
-Differs: the recipe of DeiT-small is trained with crops, mirror images and label smoothing alone; its usual recipe has more
-    augmentation.
 """
 
 import copy
@@ -37,13 +35,26 @@ import numpy as np
 import torch
 from papernets_kernels import n_of_m as kernel
 from papernets_kernels import one_by_n
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from papernets.data import digits
+from papernets.data import ImageFolder, digits, image_folders
 from papernets.measure import count, fastest, parameters, products, sparse_products, take_turns
 from papernets.nn import DeiT, Packed, ResNetBasic, ResNetImageNet, chosen
-from papernets.training import Recipe, cosine, fit, loader, logits, seed_everything, single_thread, with_warmup
+from papernets.training import (
+    Recipe,
+    cosine,
+    erase,
+    fit,
+    loader,
+    logits,
+    mixing,
+    rand_augment,
+    seed_everything,
+    single_thread,
+    with_warmup,
+)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # 1. Functions on tensors
@@ -686,8 +697,7 @@ def race(seed: int, *, channels: int = 256, side: int = 14, N: int = 2, M: int =
     return {group: fastest(taken, names) for group, names in every.items()}
 
 
-def _smoothed() -> Callable:
-    return lambda outputs, images, labels: F.cross_entropy(outputs, labels, label_smoothing=0.1)
+_smoothed = functools.partial(F.cross_entropy, label_smoothing=0.1)
 
 
 def _no_decay(model: nn.Module) -> list[dict]:
@@ -704,20 +714,33 @@ def _adamw(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(_no_decay(model), 1e-3, weight_decay=0.05)
 
 
+def _transformer() -> Recipe:
+    """DeiT-small as in table 9 of its paper; the script that was released with LBC trains it so, too."""
+    def read(path) -> tuple[ImageFolder, ImageFolder]:
+        return image_folders(path, "imagenet", change=rand_augment, resampling=Image.Resampling.BICUBIC)
+
+    return Recipe(data="imagenet", build=lambda: DeiT(drop=[0.1 * block / 11 for block in range(12)]), epochs=300, batch=1024,
+                  lr=with_warmup(cosine(1e-3, 300, 5), 5), weight_decay=0.05, optimizer=_adamw, read=read, repeats=3,
+                  augment=functools.partial(erase, areas=(0.02, 1 / 3), noise=True),
+                  step=mixing(_smoothed, chance=1.0, alpha=(0.8, 1.0)))
+
+
+def _convolutional(name: str) -> Recipe:
+    return Recipe(data="imagenet", build=NETWORKS[name], epochs=120, batch=256, lr=with_warmup(cosine(0.1, 120, 5), 5),
+                  weight_decay=1e-4, optimizer=_sgd, loss=lambda: lambda outputs, images, labels: _smoothed(outputs, labels))
+
+
 def _recipe(name: str, config: LBC | None) -> Recipe:
+    recipe = _transformer() if name == "deitsmall" else _convolutional(name)
+    if config is None:
+        return recipe
+
     def build() -> nn.Module:
-        model = NETWORKS[name]()
-        if config is not None:
-            sparsify_(model, replace(config, filter_fn=_body))
+        model = recipe.build()
+        sparsify_(model, replace(config, filter_fn=_body))
         return model
 
-    options = dict(data="imagenet", build=build, loss=_smoothed)
-    if config is not None:
-        options |= dict(before_epoch=lambda model, epoch, _: refresh_(model, epoch), export=dense)
-    if name == "deitsmall":
-        return Recipe(epochs=300, batch=1024, lr=with_warmup(cosine(1e-3, 300, 5), 5), weight_decay=0.05, optimizer=_adamw,
-                      **options)
-    return Recipe(epochs=120, batch=256, lr=with_warmup(cosine(0.1, 120, 5), 5), weight_decay=1e-4, optimizer=_sgd, **options)
+    return replace(recipe, build=build, before_epoch=lambda model, epoch, _: refresh_(model, epoch), export=dense)
 
 
 def _recipes() -> dict[str, Callable[[], Recipe]]:

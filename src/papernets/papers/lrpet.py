@@ -79,7 +79,7 @@ from papernets.training import (
     fit,
     loader,
     logits,
-    mixed,
+    mixing,
     seed_everything,
     segmentation_score,
     single_thread,
@@ -734,20 +734,14 @@ def _vit_recipe(data: str, classes: int, config: LRPET | None) -> Recipe:
     Every image is cropped, mirrored, changed by AutoAugment and erased in part, comes three times in a row, and is, with
     probability one half, mixed with another.
     """
-    smoothed = functools.partial(F.cross_entropy, label_smoothing=0.1)
-
     def read(path) -> tuple[Pictures, Split]:
         train, test = read_cifar(data, path)
         statistics = CIFAR10 if classes == 10 else CIFAR100
         return Pictures(train, statistics.mean, statistics.std), test
 
-    def step(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        images, others, share = mixed(images, labels)
-        outputs = model(images)
-        return share * smoothed(outputs, labels) + (1 - share) * smoothed(outputs, others)
-
     return Recipe(data=data, build=lambda: vit(classes), epochs=100, batch=128, weight_decay=0.05, repeats=3, read=read,
-                  augment=lambda images: erase(crop_and_flip(images)), step=step, test_batch=100,
+                  augment=lambda images: erase(crop_and_flip(images)), test_batch=100,
+                  step=mixing(functools.partial(F.cross_entropy, label_smoothing=0.1)),
                   lr=with_warmup(cosine(1e-3, 100), 10), **_hooks(config),
                   optimizer=lambda model: torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.05))
 

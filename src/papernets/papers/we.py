@@ -28,14 +28,13 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-from papernets.data import ImageFolder, digits, photograph_patches
+from papernets.data import digits, image_folders, photograph_patches
 from papernets.measure import macs, parameters, take_turns
 from papernets.nn import VGG, ConvNet, MobileNetV1, MobileNetV2, ResNetBasic, ResNetCIFAR, chosen
 from papernets.training import Recipe, fit, loader, logits, seed_everything, single_thread, steps
@@ -617,12 +616,6 @@ VARIANTS = {"": "dominant", "-official": "official", "-plain": None, "-grafting"
             "-smoothing": None}
 
 
-def _folders(side: int, data: Path | None) -> tuple[ImageFolder, ImageFolder]:
-    if data is None:
-        raise ValueError("imagenet cannot be fetched; give its folder with --data (it holds train and val)")
-    return ImageFolder(Path(data) / "train", True, side), ImageFolder(Path(data) / "val", False, side)
-
-
 def _recipe(data: str, build: Callable[[], nn.Module], config: WE, variant: str, side: int = 32) -> Recipe:
     mix = VARIANTS[variant]
     plugin = None if mix is None else functools.partial(Evolution, replace(config, mix=mix))
@@ -631,7 +624,7 @@ def _recipe(data: str, build: Callable[[], nn.Module], config: WE, variant: str,
         return Recipe(data=data, build=build, epochs=200, batch=128, lr=steps(0.1, (60, 120, 180)), weight_decay=5e-4,
                       plugin=plugin, loss=loss)
     return Recipe(data=data, build=build, epochs=90, batch=256, lr=steps(0.1, (30, 60)), weight_decay=1e-4, plugin=plugin,
-                  loss=loss, read=functools.partial(_folders, side))
+                  loss=loss, read=lambda path: image_folders(path, data, side))
 
 
 def _recipes() -> dict[str, Callable[[], Recipe]]:

@@ -4,7 +4,7 @@ import html
 from collections.abc import Iterable
 
 from papernets.cards import FAMILIES
-from papernets.present import VERDICTS, badge, derived, header_html, number_text, unit_text, venue_text, verdict
+from papernets.present import VERDICTS, badge, derived, header_html, number_text, signed, unit_text, venue_text, verdict
 from papernets.press._results import Status
 
 _STATE_WORDS = {"planned": "planned", "method": "method ready", "chapter": "not complete", "validated": "validated",
@@ -73,7 +73,8 @@ def results_html(found: Iterable[Status], built: frozenset[str]) -> str:
             judged = verdict(row, one.card)
             ours, of_ours = number_text(row.get("ours")), row.get("ours", "")
             if "interval" in row:
-                ours = f"{of_ours:+.2f} ({row['interval'][0]:+.2f} to {row['interval'][1]:+.2f})"
+                low, high = map(signed, row["interval"])
+                ours = f"{signed(of_ours)} ({low} to {high})"
             paper, of_paper = (claim.paper, "") if isinstance(claim.paper, str) else (number_text(claim.paper), claim.paper)
             paper = html.escape(paper if of_paper == "" else f"{paper} {unit_text(of_paper, claim.unit)}")
             ours = html.escape(f"{ours} {unit_text(of_ours, claim.unit)}" if ours else "")

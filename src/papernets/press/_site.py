@@ -190,9 +190,20 @@ _THEBE = re.compile(r'<script>[^<]*THEBE_JS_URL[^<]*</script>|<script[^>]*sphinx
                     r'|<link[^>]*sphinx-thebe[^>]*>', re.S)
 
 
+_UNTOUCHED = re.compile(r"(<(?:script|style|pre|code|svg|textarea)\b.*?</(?:script|style|pre|code|svg|textarea)>|<[^>]*>"
+                        r"|\\\(.*?\\\)|\\\[.*?\\\])", re.S)
+
+
 def _clean(page: Path) -> None:
-    """Without the scripts of a service that the book does not use, which fail on every page."""
+    """Without the scripts of a service that the book does not use, which fail on every page; and typeset."""
     text = page.read_text(encoding="utf-8")
-    clean = _THEBE.sub("", text)
+    clean = typeset(_THEBE.sub("", text))
     if clean != text:
         page.write_text(clean, encoding="utf-8")
+
+
+def typeset(text: str) -> str:
+    """HTML whose text, other than code and formulas, keeps a number and its % on one line and has a minus sign for a minus."""
+    parts = _UNTOUCHED.split(text)
+    parts[::2] = (re.sub(r"(?<=[\s(])-(?=\d)", "\u2212", re.sub(r"(?<=\d) (?=%)", "\u00a0", part)) for part in parts[::2])
+    return "".join(parts)

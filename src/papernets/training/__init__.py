@@ -3,6 +3,7 @@
 from papernets.training._augment import (
     CIFAR10_POLICY,
     OPERATIONS,
+    RANDOM_OPERATIONS,
     Pictures,
     RepeatedSampler,
     auto_augment,
@@ -10,7 +11,9 @@ from papernets.training._augment import (
     cutmix,
     erase,
     mixed,
+    mixing,
     mixup,
+    rand_augment,
 )
 from papernets.training._evaluate import detection_score, segmentation_score
 from papernets.training._loop import History, accuracy, fit, loader, logits
@@ -18,6 +21,7 @@ from papernets.training._recipe import Recipe, run_recipe
 from papernets.training._schedules import Schedule, cosine, steps, with_warmup
 from papernets.training._seed import seed_everything, single_thread
 
-__all__ = ["CIFAR10_POLICY", "OPERATIONS", "History", "Pictures", "Recipe", "RepeatedSampler", "Schedule", "accuracy",
-           "auto_augment", "cosine", "crop_and_flip", "cutmix", "detection_score", "erase", "fit", "loader", "logits", "mixed",
-           "mixup", "run_recipe", "seed_everything", "segmentation_score", "single_thread", "steps", "with_warmup"]
+__all__ = ["CIFAR10_POLICY", "OPERATIONS", "RANDOM_OPERATIONS", "History", "Pictures", "Recipe", "RepeatedSampler",
+           "Schedule", "accuracy", "auto_augment", "cosine", "crop_and_flip", "cutmix", "detection_score", "erase", "fit",
+           "loader", "logits", "mixed", "mixing", "mixup", "rand_augment", "run_recipe", "seed_everything",
+           "segmentation_score", "single_thread", "steps", "with_warmup"]

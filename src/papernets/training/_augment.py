@@ -1,6 +1,7 @@
-"""Changing training images at random: crops, AutoAugment, erased rectangles, mixtures of two images.
+"""Changing training images at random: crops, AutoAugment, RandAugment, erased rectangles, mixtures of two images.
 
-Functions on batches change tensors where they are; AutoAugment changes pictures one by one, in the workers that read them.
+Functions on batches change tensors where they are; AutoAugment and RandAugment change pictures one by one, in the workers that
+read them.
 """
 
 import math
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 from PIL import Image, ImageEnhance, ImageOps
+from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset, Sampler
 
@@ -86,6 +88,30 @@ def auto_augment(image: Image.Image, policy=CIFAR10_POLICY) -> Image.Image:
     return image
 
 
+#: The operations of ``rand_augment``: those of AutoAugment, with two that go further at the same strength.
+RANDOM_OPERATIONS = OPERATIONS | {
+    "posterise": lambda image, m, sign: image.point(3 * [v & -16 << int(4 * m / 9) for v in range(256)]),  # 4 to 0 bits
+    "solarise a part": lambda image, m, sign: image.point(3 * [v + int(110 * m / 9) if v < 128 else v for v in range(256)]),
+}
+
+
+def rand_augment(image: Image.Image, count: int = 2, strength: float = 9.0, spread: float = 0.5,
+                 chance: float = 0.5) -> Image.Image:
+    """``count`` random operations, each of which happens with probability ``chance``; ``strength`` is out of 10.
+
+    The strength is drawn anew for each, from a normal distribution with the standard deviation ``spread``. The two
+    probabilities are those with which vision transformers are trained; the paper has neither. Cubuk, Zoph, Shlens, Le,
+    "RandAugment: Practical automated data augmentation with a reduced search space", arXiv 1909.13719.
+    """
+    names = list(RANDOM_OPERATIONS)
+    for index in torch.randint(len(names), (count,)).tolist():
+        draw, sign = torch.rand(2).tolist()
+        drawn = min(max(strength + spread * float(torch.randn(())), 0), 10)
+        if draw < chance:
+            image = RANDOM_OPERATIONS[names[index]](image, 0.9 * drawn, 1 if sign < 0.5 else -1)
+    return image
+
+
 class Pictures(Dataset):
     """The images of ``data``, standardised by ``mean`` and ``std`` per colour, each changed as a picture when it is read."""
 
@@ -130,11 +156,12 @@ class RepeatedSampler(Sampler[int]):
 
 
 def erase(images: torch.Tensor, chance: float = 0.25, areas: tuple[float, float] = (0.02, 0.4),
-          ratio: float = 0.3) -> torch.Tensor:
+          ratio: float = 0.3, noise: bool = False) -> torch.Tensor:
     """Rectangles of 0, the mean colour of standardised images, in a share ``chance`` of ``images`` (B, c, h, w).
 
-    Their share of the image lies in ``areas`` and their height over their width between ``ratio`` and 1 / ``ratio``. Zhong,
-    Zheng, Kang, Li, Yang, "Random Erasing Data Augmentation", arXiv 1708.04896.
+    With ``noise`` they are filled with numbers from a standard normal distribution instead. Their share of the image lies in
+    ``areas`` and their height over their width between ``ratio`` and 1 / ``ratio``. Zhong, Zheng, Kang, Li, Yang, "Random
+    Erasing Data Augmentation", arXiv 1708.04896.
     """
     images, (height, width) = images.clone(), images.shape[2:]
     for at in torch.where(torch.rand(len(images)) < chance)[0].tolist():
@@ -144,7 +171,8 @@ def erase(images: torch.Tensor, chance: float = 0.25, areas: tuple[float, float]
             h, w = round(math.sqrt(area * shape)), round(math.sqrt(area / shape))
             if 0 < h < height and 0 < w < width:
                 top, left = int(torch.randint(height - h + 1, ())), int(torch.randint(width - w + 1, ()))
-                images[at, :, top:top + h, left:left + w] = 0
+                part = images[at, :, top:top + h, left:left + w]
+                part.copy_(torch.randn_like(part) if noise else torch.zeros_like(part))
                 break
     return images
 
@@ -175,16 +203,30 @@ def cutmix(images: torch.Tensor, order: torch.Tensor, share: float) -> tuple[tor
     return images, 1 - (bottom - top) * (right - left) / (height * width)
 
 
-def mixed(images: torch.Tensor, labels: torch.Tensor, chance: float = 0.5) -> tuple[torch.Tensor, torch.Tensor, float]:
+def mixed(images: torch.Tensor, labels: torch.Tensor, chance: float = 0.5,
+          alpha: tuple[float, float] = (1.0, 1.0)) -> tuple[torch.Tensor, torch.Tensor, float]:
     """A batch of which, with probability ``chance``, every image is mixed with another: by ``mixup`` or by ``cutmix``.
 
-    Returns the images, the labels (B,) of the others, and the share that is left of the first. The share is drawn evenly.
+    Returns the images, the labels (B,) of the others, and the share that is left of the first. The share of the one and of the
+    other kind is drawn from a symmetric beta distribution with these ``alpha``; at 1 it is drawn evenly.
     """
     order = torch.randperm(len(images), device=images.device)
-    share, how, whether = torch.rand(3).tolist()
+    how, whether = torch.rand(2).tolist()
+    share = float(torch.distributions.Beta(*[alpha[how >= 0.5]] * 2).sample())
     if whether >= chance:
         return images, labels, 1.0
     if how < 0.5:
         return mixup(images, order, share), labels[order], share
     images, share = cutmix(images, order, share)
     return images, labels[order], share
+
+
+def mixing(loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], chance: float = 0.5,
+           alpha: tuple[float, float] = (1.0, 1.0)) -> Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]:
+    """A training step on ``mixed`` images: ``loss(outputs, labels)`` of the one and of the other labels, by their shares."""
+    def step(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        images, others, share = mixed(images, labels, chance, alpha)
+        outputs = model(images)
+        return share * loss(outputs, labels) + (1 - share) * loss(outputs, others)
+
+    return step

@@ -7,7 +7,7 @@ from lightning_fabric import Fabric
 from torch import nn
 from torch.nn import functional as F
 
-from papernets.measure import mean_average_precision
+from papernets.measure import evaluating, mean_average_precision
 
 
 def _gathered(rows: list, fabric: Fabric) -> list:
@@ -19,21 +19,17 @@ def _gathered(rows: list, fabric: Fabric) -> list:
     return [row for part in parts for row in part]
 
 
-@torch.no_grad()
 def detection_score(model: nn.Module, batches: Iterable, fabric: Fabric, *, classes: int) -> float:
     """The mean average precision, at an overlap of 0.5, of ``model``, which gives boxes, labels and scores in evaluation."""
-    was = model.training
-    model.eval()
     rows = []
-    for images, truth in batches:
-        for found, wanted in zip(model(images), truth):
-            rows.append([{key: value.cpu() for key, value in one.items()} for one in (found, wanted)])
-    model.train(was)
+    with evaluating(model):
+        for images, truth in batches:
+            for found, wanted in zip(model(images), truth):
+                rows.append([{key: value.cpu() for key, value in one.items()} for one in (found, wanted)])
     rows = _gathered(rows, fabric)
     return mean_average_precision([found for found, _ in rows], [wanted for _, wanted in rows], classes)
 
 
-@torch.no_grad()
 def segmentation_score(model: nn.Module, batches: Iterable, fabric: Fabric, *, classes: int, void: int = 255) -> float:
     """The mean intersection over union of ``model``, which gives (B, classes, h, w), counted over all pixels of all images.
 
@@ -41,14 +37,12 @@ def segmentation_score(model: nn.Module, batches: Iterable, fabric: Fabric, *, c
     class ``void`` do not count, and neither does a class that is nowhere, found or true.
     """
     from torchmetrics.classification import MulticlassJaccardIndex  # here, since no chapter should wait for it
-    was = model.training
-    model.eval()
     score = MulticlassJaccardIndex(classes, ignore_index=void).to(fabric.device)
-    for images, truth in batches:
-        for outputs, wanted in zip(model(images).softmax(1), truth):
-            top, bottom, left, right = wanted["window"]
-            mask = wanted["mask"].to(outputs.device)
-            part = F.interpolate(outputs[None, :, top:bottom, left:right], mask.shape, mode="bilinear", align_corners=False)
-            score.update(part.argmax(1), mask[None])
-    model.train(was)
+    with evaluating(model):
+        for images, truth in batches:
+            for outputs, wanted in zip(model(images).softmax(1), truth):
+                top, bottom, left, right = wanted["window"]
+                mask = wanted["mask"].to(outputs.device)
+                part = F.interpolate(outputs[None, :, top:bottom, left:right], mask.shape, mode="bilinear", align_corners=False)
+                score.update(part.argmax(1), mask[None])
     return float(score.compute())

@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 
+from papernets.measure import evaluating
 from papernets.training._augment import RepeatedSampler
 from papernets.training._schedules import Schedule
 from papernets.training._seed import seed_everything
@@ -59,27 +60,19 @@ def loader(data: Dataset, batch: int, shuffle: bool, workers: int = 0, repeats: 
                       pin_memory=workers > 0, collate_fn=getattr(data, "collate", None))
 
 
-@torch.no_grad()
 def logits(model: nn.Module, images: torch.Tensor, batch: int = 500) -> torch.Tensor:
     """Outputs for all ``images`` (N, …) in evaluation mode, without gradients."""
-    was = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         return torch.cat([model(part) for part in images.split(batch)])
-    finally:
-        model.train(was)
 
 
-@torch.no_grad()
 def accuracy(model: nn.Module, batches, fabric: Fabric | None = None) -> float:
     """Share of right answers in evaluation mode."""
-    was = model.training
-    model.eval()
     right = total = 0
-    for images, labels in batches:
-        right += (model(images).argmax(1) == labels).sum()
-        total += len(labels)
-    model.train(was)
+    with evaluating(model):
+        for images, labels in batches:
+            right += (model(images).argmax(1) == labels).sum()
+            total += len(labels)
     counts = torch.stack([torch.as_tensor(right), torch.as_tensor(total, device=torch.as_tensor(right).device)])
     if fabric is not None and fabric.world_size > 1:
         counts = fabric.all_reduce(counts, reduce_op="sum")

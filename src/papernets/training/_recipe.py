@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from torch import nn
 from torch.utils.data import Dataset
 
-from papernets.data import ImageFolder, read_cifar
+from papernets.data import image_folders, read_cifar
 from papernets.training._augment import crop_and_flip
 from papernets.training._loop import Carried, History, evaluated, fit, loader
 from papernets.training._schedules import Schedule
@@ -75,9 +75,7 @@ def run_recipe(recipe: Recipe, folder: str | Path, *, fabric: Fabric | None = No
         first, second = read_cifar(recipe.data, None if data is None else Path(data))
         augment = augment or crop_and_flip
     else:
-        if data is None:
-            raise ValueError(f"{recipe.data} cannot be fetched; give its folder with --data (it holds train and val)")
-        first, second = ImageFolder(Path(data) / "train", True), ImageFolder(Path(data) / "val", False)
+        first, second = image_folders(data, recipe.data)
     if fabric is None:
         fabric = Fabric(accelerator="cpu", devices=1)
     folder.mkdir(parents=True, exist_ok=True)
