@@ -44,6 +44,21 @@ def test_every_network_is_a_point(budget, across):
     assert all(low < x < high for x, _ in points.values()) and figure.layout.xaxis.title.text == title
 
 
+def test_names_go_where_nothing_else_is():
+    """A lone point has its name above on the right; at the border it goes left; a neighbour there sends it elsewhere."""
+    def sides(*points, names=("one", "two", "three"), spread=0.0):
+        x, y = zip(*points)
+        return draw.sides_of(names[:len(x)], x, y, [spread] * len(x), (0.0, 10.0))
+
+    assert sides((5, 50)) == ["top right"]
+    assert sides((9.9, 50), (1, 60)) == ["top left", "top right"]
+    assert sides((5, 50), (5.3, 51), (0, 80))[0] != "top right"
+    many = [(5, 50 + i / 10) for i in range(3)] + [(0, 80)]
+    found = sides(*many, names=("one", "two", "three", "four"))
+    assert len(set(found[:3])) == 3 and not {"middle center"} & set(found)
+    assert "center" not in sides((5, 50), (8, 60), spread=5.0)[0].replace("middle", "")  # the interval goes through it
+
+
 @pytest.mark.parametrize(("lead", "title"), [(5.0, "LAPP is 5.0 points above the narrow"), (1.5, "LAPP is 1.5 points above")])
 def test_the_title_is_the_result(lead, title):
     assert title in draw.scatter(rows(lead)).layout.title.text

@@ -1,5 +1,6 @@
 """The figures of the comparison of eight methods on one network."""
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,19 +41,54 @@ def _color(slug: str) -> str:
     return OURS if layers.startswith("ordinary") else ACCENTS[0]
 
 
+def sides_of(names: Sequence[str], x: Sequence[float], y: Sequence[float], spread: Sequence[float],
+             across: tuple[float, float]) -> list[str]:
+    """Where each point's name can be read: apart from the other names, from markers, from intervals and from the border.
+
+    A name, a marker and an interval are rectangles on a plot of 560 by 300 pixels; names are moved one after the other to where
+    they share the least area with all others, until none moves.
+    """
+    width, height, line, letter = 560, 300, 14, 7.5
+    low, high = min(np.subtract(y, spread)), max(np.add(y, spread))
+    left = (np.array(x) - across[0]) / (across[1] - across[0]) * width
+    top, half = (high - np.array(y)) / (high - low or 1) * height, np.array(spread) / (high - low or 1) * height
+    fixed = [(a - 5, b - 5, a + 5, b + 5) for a, b in zip(left, top)]
+    fixed += [(a - 2, b - c, a + 2, b + c) for a, b, c in zip(left, top, half)]
+    fixed += [(-1e3, -1e3, 0, 1e3), (width, -1e3, 1e3, 1e3)]
+    choices = [f"{v} {h}" for v in ("top", "bottom", "middle") for h in ("right", "left", "center")]
+
+    def box(at: int, side: str) -> tuple[float, float, float, float]:
+        v, h = side.split()
+        x0 = left[at] + {"right": 5, "left": -5 - letter * len(names[at]), "center": -letter * len(names[at]) / 2}[h]
+        y0 = top[at] + {"top": -5 - line, "bottom": 5, "middle": -line / 2}[v]
+        return x0, y0, x0 + letter * len(names[at]), y0 + line
+
+    def shared(at: int, side: str) -> float:
+        one = box(at, side)
+        return sum(max(0, min(one[2], other[2]) - max(one[0], other[0])) * max(0, min(one[3], other[3]) - max(one[1], other[1]))
+                   for other in (*fixed, *(box(i, s) for i, s in enumerate(sides) if i != at)))
+
+    sides, before = [choices[0]] * len(names), None
+    while sides != before:
+        before = list(sides)
+        for at in range(len(names)):
+            better = min(choices, key=functools.partial(shared, at))
+            if shared(at, better) < shared(at, sides[at]):  # the sum over all falls, so this comes to an end
+                sides[at] = better
+    return sides
+
+
 def scatter(rows: Sequence[dict], budget: str = "multiply-adds", across: str = "time") -> go.Figure:
     """Accuracy of all methods at one budget against what they cost, with 95 % intervals over the seeds."""
     key, unit, axis = ACROSS[across]
     found = {slug: means(rows, slug, BUDGETS[budget]) for slug in METHODS}
     best = max(PAPERS, key=lambda slug: found[slug]["accuracy"])
     lead = found[best]["accuracy"] - found["narrow"]["accuracy"]
-    ranked = sorted(found, key=lambda slug: found[slug]["accuracy"])
     low, high = (pick(one[key] for one in found.values()) / unit for pick in (min, max))
-    sides = {}
-    for place, slug in enumerate(ranked):  # labels of neighbours in rank go to different corners, and near a border inwards
-        x = (found[slug][key] / unit - low) / (high - low or 1)
-        across = "right" if x < 0.2 else "left" if x > 0.8 else ("left", "right", "right", "left")[place % 4]
-        sides[slug] = f"{('bottom', 'bottom', 'top', 'top')[place % 4]} {across}"
+    pad = 0.12 * (high - low) or 0.3 * high
+    sides = dict(zip(found, sides_of([METHODS[slug].name for slug in found], [one[key] / unit for one in found.values()],
+                                     [one["accuracy"] for one in found.values()], [one["spread"] for one in found.values()],
+                                     (low - pad, high + pad))))
     groups = {"ordinary layers": [slug for slug in PAPERS if _color(slug) == OURS],
               "layers with a kernel of their own": [slug for slug in PAPERS if _color(slug) != OURS],
               "to compare with": ["dense", "narrow"]}
@@ -65,7 +101,6 @@ def scatter(rows: Sequence[dict], budget: str = "multiply-adds", across: str = "
                            mode="markers+text", name=name,
                            marker=dict(color=_color(slugs[0]), size=9, symbol="diamond" if "kernel" in name else "circle"),
                            hovertemplate="%{text}<br>%{y:.1f} % right<br>%{x:.3g}<extra></extra>")
-    pad = 0.12 * (high - low) or 0.3 * high
     figure.update_layout(title=f"At equal {budget} {METHODS[best].name} is {abs(lead):.1f} points "
                                f"{'above' if lead >= 0 else 'below'} the narrow network", legend=dict(y=-0.3))
     figure.update_xaxes(title=axis, range=[low - pad, high + pad])
