@@ -10,8 +10,10 @@ from papernets_kernels.hdl import place, report, rtl, simulate
 
 from papernets import bench, cli, paths
 from papernets.bench import kernels_file
-from papernets.cards import cards
+from papernets.cards import card, cards
 from papernets.data import SOURCES
+from papernets.present import counted
+from papernets.press import Run
 
 
 def run(capfd, *words):
@@ -72,10 +74,10 @@ def test_list_as_json(capfd):
     status, out, _ = run(capfd, "list", "--json")
     rows = json.loads(out)
     assert status == 0 and [row["number"] for row in rows] == list(range(1, 42))
-    for row, card in zip(rows, cards()):
+    for row, one in zip(rows, cards()):
         assert set(row) == {"number", "slug", "title", "family", "state", "claims"}
         assert set(row["claims"]) == {"reproduced", "derived", "differs", "shown", "not_shown", "open"}
-        assert sum(row["claims"].values()) == len(card.claims)
+        assert sum(row["claims"].values()) == len(one.claims)
         assert row["state"] in ("planned", "method", "chapter", "validated", "stale")
     chapters = list((paths.root() / "notebooks").glob("[0-9][0-9]-*.ipynb"))
     assert sum(row["state"] == "planned" for row in rows) == 41 - len(chapters)
@@ -85,6 +87,22 @@ def test_list_for_people(capfd):
     status, out, _ = run(capfd, "list")
     lines = out.strip().splitlines()
     assert status == 0 and len(lines) == 42 and re.match(r"02\s+DCFF\s+pruning", lines[2])
+
+
+def test_a_validated_chapter_is_a_line_that_calls_derived_what_is_printed_nowhere(capfd, monkeypatch):
+    results = paths.results() / "02-dcff.json"
+
+    def runs(chosen, profile, seed, *, report, **options):
+        done = [Run(chapter, profile, results, results, True) for chapter in chosen]
+        for one in done:
+            report(one)
+        return done
+
+    monkeypatch.setattr("papernets.press.run_chapters", runs)
+    status, out, _ = run(capfd, "validate", "--chapter", "dcff", "--profile", "book")
+    counts = counted(json.loads(results.read_text(encoding="utf-8"))["claims"], card("dcff"))
+    assert status == 0 and out.startswith("ok      02-dcff (book, unchanged): ")
+    assert counts["derived"] and f"{counts['reproduced']} reproduced, {counts['derived']} derived" in out.replace("\n", " ")
 
 
 def test_doctor(capfd):

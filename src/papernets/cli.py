@@ -94,7 +94,9 @@ def validate(chapter: Annotated[list[str] | None, typer.Option("--chapter", help
              json_: Json = False) -> None:
     """Run chapters with papermill and judge their claims. Evidence runs are written to book/results."""
     from papernets import paths
+    from papernets.cards import card
     from papernets.files import write_text
+    from papernets.present import counted
     from papernets.press import Run, RunError, read_results, run_chapters
     from papernets.press._run import PROFILES
     if profile not in PROFILES:
@@ -111,10 +113,8 @@ def validate(chapter: Annotated[list[str] | None, typer.Option("--chapter", help
             write_text(paths.results() / f"{result.chapter}.json", result.results.read_text(encoding="utf-8"))
         rows.append(found)
         if not json_:
-            counts: dict[str, int] = {}
-            for row in found["claims"]:
-                counts[row["verdict"]] = counts.get(row["verdict"], 0) + 1
-            words = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
+            counts = counted(found["claims"], card(result.chapter))
+            words = ", ".join(f"{number} {verdict.replace('_', ' ')}" for verdict, number in counts.items() if number)
             note = "unchanged" if result.cached else f"{found['made_by']['seconds']:.0f} s"
             out.print(f"ok      {result.chapter} ({profile}, {note}): {words}", highlight=False)
 
