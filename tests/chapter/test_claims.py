@@ -247,7 +247,7 @@ def test_numbers_and_units_as_one_writes_them():
         "0", "0", "16\u202f342\u202f069", "123\u202f456\u202f789", "99999.5", "0.25", "2.5e-05", "many"]
     for value, unit, text in ((1, "layer", "layer"), (2, "layer", "layers"), (0, "layer", "layers"), (3, "class", "classes"),
                               (2, "patch", "patches"), (5, "entry", "entries"), (2, "%", "%"), (2, "ratio", "ratio"),
-                              (1.5, "million MAC", "million MACs"), ("more", "layer", "layer")):
+                              (1.5, "million MAC", "million MACs"), ("more", "layer", "layer"), (4, "", "")):
         assert unit_text(value, unit) == text
 
 

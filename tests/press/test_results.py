@@ -216,7 +216,8 @@ def test_an_empty_heatmap_has_no_picture():
 @pytest.mark.parametrize(("text", "typeset_text"), [
     ("<p>40.3 % less (-0.5 to -0.2)</p>", "<p>40.3\u00a0% less (\u22120.5 to \u22120.2)</p>"),
     ("<li>a, b: -3 points</li>", "<li>a, b: \u22123 points</li>"),
-    ("<p>ResNet-20, 3-5, 1e-3, as -x, a %</p>", None),
+    ("<td>3 x 3 kernels</td>", "<td>3\u00a0\u00d7\u00a03 kernels</td>"),
+    ("<p>ResNet-20, 3-5, 1e-3, as -x, a %, 2 x as large, 0x1F</p>", None),
     ("<code>x[ -1] 5 %</code><pre>f( -1)\n<b>5 %</b> -1</pre>", None),
     ('<script>let a = " -1 5 %";</script><img alt="5 %, -1">', None),
     (r'<span class="math">\(x &lt; -1, 5 %\)</span><div>\[ -2 \]</div>', None),

@@ -202,8 +202,14 @@ def _clean(page: Path) -> None:
         page.write_text(clean, encoding="utf-8")
 
 
+#: A number and its per cent stay on one line; a minus is no hyphen, and a times no letter.
+_TYPESET = ((re.compile(r"(?<=\d) (?=%)"), "\u00a0"), (re.compile(r"(?<=[\s(])-(?=\d)"), "\u2212"),
+            (re.compile(r"(?<=\d) x (?=\d)"), "\u00a0\u00d7\u00a0"))
+
+
 def typeset(text: str) -> str:
-    """HTML whose text, other than code and formulas, keeps a number and its % on one line and has a minus sign for a minus."""
+    """HTML whose text, other than code and formulas, has the signs and the spaces of print."""
     parts = _UNTOUCHED.split(text)
-    parts[::2] = (re.sub(r"(?<=[\s(])-(?=\d)", "\u2212", re.sub(r"(?<=\d) (?=%)", "\u00a0", part)) for part in parts[::2])
+    for pattern, sign in _TYPESET:
+        parts[::2] = (pattern.sub(sign, part) for part in parts[::2])
     return "".join(parts)
