@@ -41,6 +41,14 @@ def unit_text(value, unit: str) -> str:
     return " ".join([*words[:-1], plural])
 
 
+def amount(value, unit: str) -> str:
+    """A number and its unit as HTML. A text stays a text, and nothing is nothing."""
+    if isinstance(value, str) or value is None:
+        return html.escape(value or "")
+    number = number_text(value).replace("-", "\u2212")
+    return html.escape(f"{number} {unit_text(value, unit)}".rstrip())
+
+
 #: What a claim can come to, in the order of the counts.
 VERDICTS = ("reproduced", "derived", "differs", "shown", "not shown", "open")
 
@@ -89,10 +97,9 @@ def table(rows, card: Card | None = None, evidence: Sequence[dict] = ()) -> str:
 def _rows(rows: list[dict], card: Card | None) -> str:
     body, printed = [], "expected" if isinstance(card, Comparison) else "paper"  # a comparison quotes no paper
     for row in rows:
-        ours, unit = number_text(row.get("ours")), html.escape(unit_text(row.get("ours"), row["unit"]))
+        ours = amount(row.get("ours"), row["unit"])
         if row["kind"] == "miniature":
-            ours = signed(row["ours"])
-        ours = f"{ours} {unit}" if ours else ""
+            ours = html.escape(f"{signed(row['ours'])} {unit_text(row['ours'], row['unit'])}")
         if "interval" in row:
             low, high = map(signed, row["interval"])
             ours += f"<br><small>{low} to {high}, {row['seeds']} seeds</small>"
@@ -104,9 +111,7 @@ def _rows(rows: list[dict], card: Card | None) -> str:
         if row["kind"] == "full":
             command = f"<code>{html.escape(row['recipe'])}</code>" if row["recipe"] else "no command yet"
             small = f"<br><small>{command}, {html.escape(row['cost'])}</small>"
-        paper = html.escape(number_text(row["paper"]))
-        if not isinstance(row["paper"], str):
-            paper += f" {html.escape(unit_text(row['paper'], row['unit']))}"
+        paper = amount(row["paper"], row["unit"])
         if printed == "paper" and derived(row, card):
             paper = f"<small>not printed:</small> {paper}"
         cells = "".join(f'<td data-label="{label}"><span>{text}</span></td>' for label, text in

@@ -11,7 +11,7 @@ import torch
 from papernets import files
 from papernets.cards import Card
 from papernets.chapter import Chapter, ClaimError, Claims, _chapter
-from papernets.present import counted, number_text, table, unit_text
+from papernets.present import amount, counted, number_text, table, unit_text
 
 
 def exact(id="net.macs", **options):
@@ -249,6 +249,8 @@ def test_numbers_and_units_as_one_writes_them():
                               (2, "patch", "patches"), (5, "entry", "entries"), (2, "%", "%"), (2, "ratio", "ratio"),
                               (1.5, "million MAC", "million MACs"), ("more", "layer", "layer"), (4, "", "")):
         assert unit_text(value, unit) == text
+    assert [amount(-2, "layer"), amount(1.5, "<b>"), amount("<i>", "layer"), amount(None, "layer"), amount(-2.5e-5, "")] == [
+        "\u22122 layers", "1.5 &lt;b&gt;", "&lt;i&gt;", "", "\u22122.5e\u221205"]
 
 
 def test_the_table_cannot_be_broken_by_a_text():

@@ -45,28 +45,34 @@ def sides_of(names: Sequence[str], x: Sequence[float], y: Sequence[float], sprea
              across: tuple[float, float]) -> list[str]:
     """Where each point's name can be read: apart from the other names, from markers, from intervals and from the border.
 
-    A name, a marker and an interval are rectangles on a plot of 560 by 300 pixels; names are moved one after the other to where
-    they share the least area with all others, until none moves.
+    A name, a marker and an interval are rectangles on the plot of a desktop and on that of a phone. Names are moved one after
+    the other to where they share the least area with all others, until none moves.
     """
-    width, height, line, letter = 560, 300, 14, 7.5
     low, high = min(np.subtract(y, spread)), max(np.add(y, spread))
-    left = (np.array(x) - across[0]) / (across[1] - across[0]) * width
-    top, half = (high - np.array(y)) / (high - low or 1) * height, np.array(spread) / (high - low or 1) * height
-    fixed = [(a - 5, b - 5, a + 5, b + 5) for a, b in zip(left, top)]
-    fixed += [(a - 2, b - c, a + 2, b + c) for a, b, c in zip(left, top, half)]
-    fixed += [(-1e3, -1e3, 0, 1e3), (width, -1e3, 1e3, 1e3)]
+    screens = []
+    for width, height in ((560, 300), (300, 250)):  # pixels
+        left = (np.array(x) - across[0]) / (across[1] - across[0]) * width
+        top, half = (high - np.array(y)) / (high - low or 1) * height, np.array(spread) / (high - low or 1) * height
+        fixed = [(a - 5, b - 5, a + 5, b + 5) for a, b in zip(left, top)] + [(-1e3, -1e3, 0, 1e3), (width, -1e3, 1e3, 1e3)]
+        fixed += [(a - 2, b - c, a + 2, b + c) for a, b, c in zip(left, top, half)]
+        screens.append((left, top, fixed))
     choices = [f"{v} {h}" for v in ("top", "bottom", "middle") for h in ("right", "left", "center")]
 
-    def box(at: int, side: str) -> tuple[float, float, float, float]:
+    def box(left: float, top: float, name: str, side: str) -> tuple[float, float, float, float]:
         v, h = side.split()
-        x0 = left[at] + {"right": 5, "left": -5 - letter * len(names[at]), "center": -letter * len(names[at]) / 2}[h]
-        y0 = top[at] + {"top": -5 - line, "bottom": 5, "middle": -line / 2}[v]
-        return x0, y0, x0 + letter * len(names[at]), y0 + line
+        wide, line = 7.5 * len(name), 14
+        x0 = left + {"right": 5, "left": -5 - wide, "center": -wide / 2}[h]
+        y0 = top + {"top": -5 - line, "bottom": 5, "middle": -line / 2}[v]
+        return x0, y0, x0 + wide, y0 + line
 
     def shared(at: int, side: str) -> float:
-        one = box(at, side)
-        return sum(max(0, min(one[2], other[2]) - max(one[0], other[0])) * max(0, min(one[3], other[3]) - max(one[1], other[1]))
-                   for other in (*fixed, *(box(i, s) for i, s in enumerate(sides) if i != at)))
+        area = 0.0
+        for left, top, fixed in screens:
+            one = box(left[at], top[at], names[at], side)
+            others = [box(*rest) for i, rest in enumerate(zip(left, top, names, sides)) if i != at]
+            for a, b, c, d in (*fixed, *others):
+                area += max(0, min(one[2], c) - max(one[0], a)) * max(0, min(one[3], d) - max(one[1], b))
+        return area
 
     sides, before = [choices[0]] * len(names), None
     while sides != before:

@@ -4,7 +4,7 @@ import html
 from collections.abc import Iterable
 
 from papernets.cards import FAMILIES
-from papernets.present import VERDICTS, badge, derived, header_html, number_text, signed, unit_text, venue_text, verdict
+from papernets.present import VERDICTS, amount, badge, derived, header_html, signed, unit_text, venue_text, verdict
 from papernets.press._results import Status
 
 _STATE_WORDS = {"planned": "planned", "method": "method ready", "chapter": "not complete", "validated": "validated",
@@ -71,13 +71,11 @@ def results_html(found: Iterable[Status], built: frozenset[str]) -> str:
         for claim in one.card.claims:
             row = measured.get(claim.id, {"id": claim.id, "kind": claim.kind, "verdict": "open"})
             judged = verdict(row, one.card)
-            ours, of_ours = number_text(row.get("ours")), row.get("ours", "")
+            paper, ours = amount(claim.paper, claim.unit), amount(row.get("ours"), claim.unit)
+            of_paper, of_ours = ("" if isinstance(value, str | None) else value for value in (claim.paper, row.get("ours")))
             if "interval" in row:
                 low, high = map(signed, row["interval"])
-                ours = f"{signed(of_ours)} ({low} to {high})"
-            paper, of_paper = (claim.paper, "") if isinstance(claim.paper, str) else (number_text(claim.paper), claim.paper)
-            paper = html.escape(paper if of_paper == "" else f"{paper} {unit_text(of_paper, claim.unit)}")
-            ours = html.escape(f"{ours} {unit_text(of_ours, claim.unit)}" if ours else "")
+                ours = html.escape(f"{signed(of_ours)} ({low} to {high}) {unit_text(of_ours, claim.unit)}")
             if derived(row, one.card):
                 paper = f"<small>not printed:</small> {paper}"
             link = _link(one, built, "../")
