@@ -50,11 +50,12 @@ def sides_of(names: Sequence[str], x: Sequence[float], y: Sequence[float], sprea
     """
     low, high = min(np.subtract(y, spread)), max(np.add(y, spread))
     screens = []
-    for width, height in ((560, 300), (300, 250)):  # pixels
+    for width, height in ((560, 300), (240, 230)):  # pixels
         left = (np.array(x) - across[0]) / (across[1] - across[0]) * width
         top, half = (high - np.array(y)) / (high - low or 1) * height, np.array(spread) / (high - low or 1) * height
-        fixed = [(a - 5, b - 5, a + 5, b + 5) for a, b in zip(left, top)] + [(-1e3, -1e3, 0, 1e3), (width, -1e3, 1e3, 1e3)]
+        fixed = [(a - 5, b - 5, a + 5, b + 5) for a, b in zip(left, top)]
         fixed += [(a - 2, b - c, a + 2, b + c) for a, b, c in zip(left, top, half)]
+        fixed += 5 * [(-1e3, -1e3, 0, 1e3), (width, -1e3, 1e3, 1e3)]  # a name that is cut off is worse than two that touch
         screens.append((left, top, fixed))
     choices = [f"{v} {h}" for v in ("top", "bottom", "middle") for h in ("right", "left", "center")]
 
