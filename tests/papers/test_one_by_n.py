@@ -497,7 +497,9 @@ def test_a_pruned_network_learns_what_it_lost():
 
 
 def test_the_comparison_is_fair_and_repeatable():
-    first, second = (compare(3, train=200, epochs=1, tuning=1, rates=(0.5,)) for _ in range(2))
+    first, second = (compare(3, train=200, test=150, epochs=1, tuning=1, rates=(0.5,)) for _ in range(2))
+    right = 150 * first["dense"]
+    assert right == pytest.approx(round(right), abs=1e-4)  # a share of as many images as were asked for
     assert first == second and set(first["arms"][0.5]) == set(ARMS) and first["packed"] < 1e-4
     kept = {name: arm["norm"] for name, arm in first["arms"][0.5].items()}
     assert kept["weight"] > kept["1x2"] > kept["1x4"] > kept["1x16"]

@@ -35,7 +35,7 @@ from papernets_kernels import one_by_n as kernel
 from torch import nn
 from torch.nn import functional as F
 
-from papernets.data import digits
+from papernets.data import Split, digits
 from papernets.measure import count, fastest, products, sparse_products, take_turns
 from papernets.nn import MobileNetV1, MobileNetV2, MobileNetV3, Packed, ResNetImageNet, chosen, surgery
 from papernets.training import Recipe, cosine, fit, loader, logits, seed_everything, single_thread, with_warmup
@@ -504,14 +504,17 @@ ARMS = {"weight": OneByN(pattern="weight"), **{f"1x{N}": OneByN(N=N, rearrange=F
         **{f"1x{N} rearranged": OneByN(N=N) for N in (4, 16)}, "filter": OneByN(pattern="filter")}
 
 
-def compare(seed: int, *, train: int = 1000, epochs: int = 15, tuning: int = 3, rates: Sequence[float] = (0.5, 0.8, 0.9),
-            lr: float = 0.05) -> dict:
+def compare(seed: int, *, train: int = 1000, test: int | None = None, epochs: int = 15, tuning: int = 3,
+            rates: Sequence[float] = (0.5, 0.8, 0.9), lr: float = 0.05) -> dict:
     """All arms on the digits for one seed: one dense network, pruned in every way and fine-tuned for ``tuning`` epochs.
+
+    Without ``test`` all digits that are not trained on are tested.
 
     ``dense``: its test accuracy (a share). ``arms[p][name]``: accuracy ``before`` and ``after`` the fine-tuning, and the share
     of the ``norm`` kept. ``packed``: the largest difference between a fine-tuned network and its encoded form.
     """
     data = digits(train, seed)
+    data = data[0], Split(*data[1][:test], data[1].classes)
     loaders = loader(data[0], 64, True), loader(data[1], 1000, False)
     with single_thread():
         seed_everything(seed)
