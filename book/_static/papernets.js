@@ -28,8 +28,7 @@
   // The title stands above the plot as ordinary text, where it can wrap on a phone and be read aloud.
   function present(figure, plot) {
     const layout = { ...figure.layout, template: template(), autosize: true };
-    const title = ((layout.title && (layout.title.text || layout.title)) || "")
-      .replace(/(\d) (?=%)/g, "$1\u00a0").replace(/(^|[\s(])-(?=\d)/g, "$1\u2212"); // as in the text of the page
+    const title = (layout.title && (layout.title.text || layout.title)) || "";
     delete layout.title;
     delete layout.width;
     const narrow = plot.clientWidth < 520;

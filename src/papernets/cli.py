@@ -49,6 +49,7 @@ def main() -> None:
 @app.command("list")
 def list_(json_: Json = False) -> None:
     """The 41 papers, their state, and their claims by verdict."""
+    from papernets.present import in_words
     from papernets.press import statuses
     found = statuses()
     if json_:
@@ -58,8 +59,7 @@ def list_(json_: Json = False) -> None:
     for name in ("", "paper", "family", "state", "claims"):
         table.add_column(name, no_wrap=name != "claims")
     for one in found:
-        claims = ", ".join(f"{number} {verdict.replace('_', ' ')}" for verdict, number in one.counts.items() if number)
-        table.add_row(f"{one.card.number:02d}", one.card.name, one.card.family, one.state, claims)
+        table.add_row(f"{one.card.number:02d}", one.card.name, one.card.family, one.state, in_words(one.counts))
     out.print(table)
 
 
@@ -96,7 +96,7 @@ def validate(chapter: Annotated[list[str] | None, typer.Option("--chapter", help
     from papernets import paths
     from papernets.cards import card
     from papernets.files import write_text
-    from papernets.present import counted
+    from papernets.present import counted, in_words
     from papernets.press import Run, RunError, read_results, run_chapters
     from papernets.press._run import PROFILES
     if profile not in PROFILES:
@@ -113,8 +113,7 @@ def validate(chapter: Annotated[list[str] | None, typer.Option("--chapter", help
             write_text(paths.results() / f"{result.chapter}.json", result.results.read_text(encoding="utf-8"))
         rows.append(found)
         if not json_:
-            counts = counted(found["claims"], card(result.chapter))
-            words = ", ".join(f"{number} {verdict.replace('_', ' ')}" for verdict, number in counts.items() if number)
+            words = in_words(counted(found["claims"], card(result.chapter)))
             note = "unchanged" if result.cached else f"{found['made_by']['seconds']:.0f} s"
             out.print(f"ok      {result.chapter} ({profile}, {note}): {words}", highlight=False)
 

@@ -1,6 +1,7 @@
 """Claims and cards as text and as HTML."""
 
 import html
+import re
 from collections.abc import Sequence
 
 from papernets.cards import FAMILIES, Card, Claim, Comparison
@@ -18,6 +19,27 @@ def number_text(value) -> str:
     if abs(value) >= 1e5:
         return f"{value:,.0f}".replace(",", "\u202f")
     return f"{value:.4g}" if abs(value) < 1e-3 else f"{value:.4f}".rstrip("0").rstrip(".")
+
+
+#: A number and its per cent stay on one line; a minus is no hyphen, and a times no letter.
+_TYPESET = ((re.compile(r"(?<=\d) (?=%)"), "\u00a0"), (re.compile(r"(?<=[\s(])-(?=\d)"), "\u2212"),
+            (re.compile(r"(?<=\d) x (?=\d)"), "\u00a0\u00d7\u00a0"))
+_UNTOUCHED = re.compile(r"(<(?:script|style|pre|code|svg|textarea)\b.*?</(?:script|style|pre|code|svg|textarea)>|<[^>]*>"
+                        r"|\\\(.*?\\\)|\\\[.*?\\\])", re.S)
+
+
+def typeset(text: str) -> str:
+    """A text with the signs and the spaces of print."""
+    for pattern, sign in _TYPESET:
+        text = pattern.sub(sign, text)
+    return text
+
+
+def typeset_html(page: str) -> str:
+    """HTML with its text typeset; code and formulas stay as they are."""
+    parts = _UNTOUCHED.split(page)
+    parts[::2] = map(typeset, parts[::2])
+    return "".join(parts)
 
 
 def signed(value: float) -> str:
@@ -135,6 +157,16 @@ def counted(claims: list[Claim] | list[dict], card: Card | Comparison | None = N
     return counts
 
 
+def named(counts: dict[str, int]) -> dict[str, int]:
+    """The counts that are not 0, by their verdicts as words."""
+    return {key.replace("_", " "): number for key, number in counts.items() if number}
+
+
+def in_words(counts: dict[str, int]) -> str:
+    """As in ``3 shown, 5 not shown``."""
+    return ", ".join(f"{number} {each}" for each, number in named(counts).items())
+
+
 def venue_text(card: Card) -> str:
     """Venue and year, the year once."""
     return html.escape(card.venue if str(card.year) in card.venue else f"{card.venue} {card.year}".strip())
@@ -154,8 +186,7 @@ def header_html(card: Card | Comparison, results: list[dict], stale: bool = Fals
     about = (f"{FAMILIES[card.family]} · {card.minutes} minutes to read · under a minute to run · "
              f"{len(card.claims)} claims")
     counts = counted(results, card) if results else {"open": len(card.claims)}
-    named = {key.replace("_", " "): number for key, number in counts.items() if number}
-    badges = " ".join(f'<a href="#the-claims">{badge(key, f"{number} {key}")}</a>' for key, number in named.items())
+    badges = " ".join(f'<a href="#the-claims">{badge(each, f"{number} {each}")}</a>' for each, number in named(counts).items())
     if stale:
         badges += " " + badge("stale", "evidence is stale")
     return (f'<div class="pn-card"><p class="pn-title">{html.escape(card.title)}</p><p>{facts}</p><p>{about}</p>'

@@ -258,6 +258,12 @@ def test_no_text_breaks_out_of_the_page(text):
     assert page.of("div")[0]["aria-label"] == f"Alt {text}"
 
 
+def test_the_title_of_every_state_is_typeset():
+    found = payload(explorer(lambda n: line(n).update_layout(title=f"{n} % less (-{n} points)"), n=Slider(1, 3)))
+    assert [rebuilt(found, at)["layout"]["title"]["text"] for at in (0, 2)] == [
+        "1\u00a0% less (\u22121 points)", "3\u00a0% less (\u22123 points)"]
+
+
 def test_no_text_hides_the_end_of_the_script():
     """After ``<!--`` and ``<script`` a browser reads the next ``</script>`` as text."""
     one = explorer(lambda n: line(n).update_layout(title="<!--<script>"))

@@ -46,9 +46,9 @@ def test_every_network_is_a_point(budget, across):
 
 def test_names_go_where_nothing_else_is():
     """A lone point has its name above on the right; at the border it goes left; a neighbour there sends it elsewhere."""
-    def sides(*points, names=("one", "two", "three"), spread=0.0):
+    def sides(*points, names=("one", "two", "three")):
         x, y = zip(*points)
-        return draw.sides_of(names[:len(x)], x, y, [spread] * len(x), (0.0, 10.0))
+        return draw.sides_of(names[:len(x)], x, y, [0.0] * len(x), (0.0, 10.0))
 
     assert sides((5, 50)) == ["top right"]
     assert sides((9.9, 50), (1, 60)) == ["top left", "top right"]
@@ -56,7 +56,8 @@ def test_names_go_where_nothing_else_is():
     many = [(5, 50 + i / 10) for i in range(3)] + [(0, 80)]
     found = sides(*many, names=("one", "two", "three", "four"))
     assert len(set(found[:3])) == 3 and not {"middle center"} & set(found)
-    assert "center" not in sides((5, 50), (8, 60), spread=5.0)[0].replace("middle", "")  # the interval goes through it
+    crossed = draw.sides_of(("one", "two"), (5, 5.4), (50, 80), (0, 40), (0.0, 10.0))
+    assert crossed[0].endswith("left")  # an interval that is far from its marker
 
 
 @pytest.mark.parametrize(("lead", "title"), [(5.0, "LAPP is 5.0 points above the narrow"), (1.5, "LAPP is 1.5 points above")])

@@ -5,11 +5,10 @@ import json
 import pytest
 
 from papernets.cards import _cards, card, cards, comparisons
-from papernets.present import header_html, table
+from papernets.present import header_html, table, typeset_html
 from papernets.press import read_results, status
 from papernets.press._pages import family_html, map_html, readme_table, results_html
 from papernets.press._results import Status
-from papernets.press._site import typeset
 from papernets.press._thumbnail import thumbnail
 from papernets.provenance import own_hash
 
@@ -213,9 +212,10 @@ def test_an_empty_heatmap_has_no_picture():
     assert thumbnail({"data": [{"type": "heatmap"}]}) == ""
 
 
-@pytest.mark.parametrize(("text", "typeset_text"), [
+@pytest.mark.parametrize(("text", "printed"), [
     ("<p>40.3 % less (-0.5 to -0.2)</p>", "<p>40.3\u00a0% less (\u22120.5 to \u22120.2)</p>"),
     ("<li>a, b: -3 points</li>", "<li>a, b: \u22123 points</li>"),
+    ("<b>ResNet</b>-20", None),
     ("<td>3 x 3 kernels</td>", "<td>3\u00a0\u00d7\u00a03 kernels</td>"),
     ("<p>ResNet-20, 3-5, 1e-3, as -x, a %, 2 x as large, 0x1F</p>", None),
     ("<code>x[ -1] 5 %</code><pre>f( -1)\n<b>5 %</b> -1</pre>", None),
@@ -223,6 +223,6 @@ def test_an_empty_heatmap_has_no_picture():
     (r'<span class="math">\(x &lt; -1, 5 %\)</span><div>\[ -2 \]</div>', None),
     ("<svg><text>5 %</text></svg>", None),
 ])
-def test_text_is_typeset_and_code_is_not(text, typeset_text):
-    assert typeset(text) == (text if typeset_text is None else typeset_text)
-    assert typeset(typeset(text)) == typeset(text)
+def test_text_is_typeset_and_code_is_not(text, printed):
+    assert typeset_html(text) == (text if printed is None else printed)
+    assert typeset_html(typeset_html(text)) == typeset_html(text)

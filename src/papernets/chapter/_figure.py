@@ -14,6 +14,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from papernets.chapter._style import figure_template
+from papernets.present import typeset
 
 
 def making_book() -> bool:
@@ -43,9 +44,11 @@ class Figure:
 
 
 def plain(figure: go.Figure) -> dict:
-    """Data and layout as lists of short numbers, without the template (the page's script has its own)."""
+    """Data and layout as lists of short numbers, without the template (the page's script has its own); the title typeset."""
     found = figure.to_plotly_json()
     layout = {key: value for key, value in found["layout"].items() if key != "template"}
+    if figure.layout.title.text:
+        layout["title"] = layout["title"] | {"text": typeset(figure.layout.title.text)}
     return {"data": [_plain(trace) for trace in found["data"]], "layout": _plain(layout)}
 
 

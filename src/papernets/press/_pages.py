@@ -4,7 +4,19 @@ import html
 from collections.abc import Iterable
 
 from papernets.cards import FAMILIES
-from papernets.present import VERDICTS, amount, badge, derived, header_html, signed, unit_text, venue_text, verdict
+from papernets.present import (
+    VERDICTS,
+    amount,
+    badge,
+    derived,
+    header_html,
+    in_words,
+    named,
+    signed,
+    unit_text,
+    venue_text,
+    verdict,
+)
 from papernets.press._results import Status
 
 _STATE_WORDS = {"planned": "planned", "method": "method ready", "chapter": "not complete", "validated": "validated",
@@ -51,16 +63,12 @@ def family_html(found: Iterable[Status], built: frozenset[str], family: str, com
         links = [f'<a href="https://arxiv.org/abs/{card.arxiv}">arXiv {card.arxiv}</a>'] if card.arxiv else []
         links += [f'<a href="{html.escape(card.code)}">authors\' code</a>'] if card.code else []
         authors = html.escape(", ".join(card.authors[:3]) + (" et al." if len(card.authors) > 3 else ""))
-        counts = [badge(each, f"{number} {each}") for each, number in _words(one.counts)]
+        counts = [badge(each, f"{number} {each}") for each, number in named(one.counts).items()]
         parts.append(f'<article class="pn-paper"><h3><span class="pn-number">{card.number:02d}</span> {name}'
                      f'</h3><p class="pn-title">{html.escape(card.title)}</p><p>{html.escape(card.summary)}</p>'
                      f'<p><small>{" · ".join([authors, venue_text(card), *links])}</small></p>'
                      f'<p class="pn-badges">{badge(one.state, _STATE_WORDS[one.state])} {" ".join(counts)}</p></article>')
     return "".join(parts)
-
-
-def _words(counts: dict[str, int]) -> list[tuple[str, int]]:
-    return [(each.replace("_", " "), number) for each, number in counts.items() if number]
 
 
 def results_html(found: Iterable[Status], built: frozenset[str]) -> str:
@@ -114,6 +122,6 @@ def readme_table(found: Iterable[Status]) -> str:
         card = one.card
         name = f"[{card.name}](notebooks/{card.chapter}.ipynb)" if one.state not in ("planned", "method") else card.name
         title = card.title.removeprefix(f"{card.name}: ")
-        claims = ", ".join(f"{number} {each}" for each, number in _words(one.counts))
-        lines.append(f"| {card.number:02d} | {name}: {title} | {FAMILIES[card.family]} | {one.state} | {claims} |")
+        cells = f"{card.number:02d}", f"{name}: {title}", FAMILIES[card.family], one.state, in_words(one.counts)
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -24,6 +24,7 @@ from papernets.bench import hardware_part, kernels_part
 from papernets.cards import comparisons
 from papernets.data import PHOTOGRAPHS, photographs
 from papernets.files import write_text
+from papernets.present import typeset_html
 from papernets.press import _pages
 from papernets.press._results import Status, status, statuses
 from papernets.press._run import Run, RunError
@@ -190,26 +191,9 @@ _THEBE = re.compile(r'<script>[^<]*THEBE_JS_URL[^<]*</script>|<script[^>]*sphinx
                     r'|<link[^>]*sphinx-thebe[^>]*>', re.S)
 
 
-_UNTOUCHED = re.compile(r"(<(?:script|style|pre|code|svg|textarea)\b.*?</(?:script|style|pre|code|svg|textarea)>|<[^>]*>"
-                        r"|\\\(.*?\\\)|\\\[.*?\\\])", re.S)
-
-
 def _clean(page: Path) -> None:
     """Without the scripts of a service that the book does not use, which fail on every page; and typeset."""
     text = page.read_text(encoding="utf-8")
-    clean = typeset(_THEBE.sub("", text))
+    clean = typeset_html(_THEBE.sub("", text))
     if clean != text:
         page.write_text(clean, encoding="utf-8")
-
-
-#: A number and its per cent stay on one line; a minus is no hyphen, and a times no letter.
-_TYPESET = ((re.compile(r"(?<=\d) (?=%)"), "\u00a0"), (re.compile(r"(?<=[\s(])-(?=\d)"), "\u2212"),
-            (re.compile(r"(?<=\d) x (?=\d)"), "\u00a0\u00d7\u00a0"))
-
-
-def typeset(text: str) -> str:
-    """HTML whose text, other than code and formulas, has the signs and the spaces of print."""
-    parts = _UNTOUCHED.split(text)
-    for pattern, sign in _TYPESET:
-        parts[::2] = (pattern.sub(sign, part) for part in parts[::2])
-    return "".join(parts)
