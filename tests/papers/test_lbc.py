@@ -614,6 +614,18 @@ def test_the_recipe_of_the_transformer():
     assert plain["weight_decay"] == 0 and any(p is model.token for p in plain["params"])
 
 
+def test_the_images_of_the_transformer_are_repeated_erased_and_mixed():
+    """As the released script does: three times in a row, a quarter of them with a rectangle of noise, and every batch mixed."""
+    torch.manual_seed(0)
+    recipe, images = RECIPES["deitsmall-imagenet"](), torch.full((1200, 1, 16, 16), 9.0)
+    gone = (recipe.augment(images) != 9).flatten(1).float().mean(1)
+    assert recipe.repeats == 3 and (gone > 0).float().mean() == pytest.approx(0.25, abs=0.04) and gone.max() < 0.4
+    batch, labels, seen = torch.arange(32.0).view(32, 1, 1, 1).expand(32, 1, 8, 8), torch.arange(32), []
+    for _ in range(20):
+        recipe.step(lambda x: seen.append(x) or torch.zeros(32, 32), batch, labels)
+    assert not any(torch.equal(one, batch) for one in seen)
+
+
 @pytest.mark.parametrize("name", ["deitsmall-imagenet", "deitsmall-ste-1of4-imagenet", "deitsmall-dense-imagenet"])
 def test_the_recipe_of_the_transformer_runs_on_pictures(name, tmp_path, monkeypatch):
     """Changed, erased, repeated and mixed images of a folder, and a network that ends N:M."""
