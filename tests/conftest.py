@@ -7,7 +7,7 @@ import tarfile
 import pytest
 import torch
 
-from papernets.browser import find_browser
+from papernets.tools.browser import find_browser
 
 
 @pytest.fixture

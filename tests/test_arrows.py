@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE, KERNELS, NOTEBOOKS = ROOT / "src" / "papernets", ROOT / "kernels" / "papernets_kernels", ROOT / "notebooks"
 SHARED = ("nn", "data", "measure", "training")
 PRESS = ("papernets.press", "papernets.bench", "papernets.cli")
-SHARED_FIGURES = "papernets.figures.hardware"  # drawings of cores, for every chapter that has one
+SHARED_FIGURES = "papernets.chapter.waves"  # drawings of cores, for every chapter that has one
 OUTER = ("papernets.chapter", "papernets.figures", "papernets.comparisons", *PRESS)
 PAPERS = (*OUTER, "papernets.papers")
 
@@ -241,7 +241,7 @@ def test_planted_breach_of_a_notebook_is_reported(line, tmp_path):
     "from papernets.papers import dcff", "from papernets.papers.dcff import DCFF", "import torch",
     "from papernets.chapter import Chapter, Slider", "from papernets import nn, data",
     "from papernets.training import fit", "from papernets.figures import dcff as draw",
-    "from papernets.figures.hardware import waveform", "from papernets.figures import hardware",
+    "from papernets.chapter.waves import waveform", "from papernets.chapter import waves as hardware",
     "from papernets_kernels import roofline"])
 def test_a_clean_notebook_is_not(line):
     assert breaches(line, allowed=rooms_of("dcff")) == []

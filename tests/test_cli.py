@@ -8,11 +8,12 @@ import sys
 import pytest
 from papernets_kernels.hdl import place, report, rtl, simulate
 
-from papernets import bench, cli, paths
+from papernets import bench, cli
+from papernets.tools import paths
 from papernets.bench import kernels_file
 from papernets.cards import card, cards
 from papernets.data import SOURCES
-from papernets.present import counted
+from papernets.cards.present import counted
 from papernets.press import Run
 
 

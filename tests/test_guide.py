@@ -6,7 +6,7 @@ import runpy
 
 import pytest
 
-from papernets import paths
+from papernets.tools import paths
 from papernets.cards import cards
 
 

@@ -49,7 +49,7 @@ def main() -> None:
 @app.command("list")
 def list_(json_: Json = False) -> None:
     """The 41 papers, their state, and their claims by verdict."""
-    from papernets.present import in_words
+    from papernets.cards.present import in_words
     from papernets.press import statuses
     found = statuses()
     if json_:
@@ -65,7 +65,7 @@ def list_(json_: Json = False) -> None:
 
 def _chosen(chapters: list[str], family: str | None = None) -> list[str]:
     """Chapters by name, or all that have a notebook."""
-    from papernets import paths
+    from papernets.tools import paths
     from papernets.cards import FAMILIES, card, cards, comparisons
     if family is not None and family not in FAMILIES:
         raise ValueError(f"no family {family!r}; choose from {', '.join(FAMILIES)}")
@@ -93,10 +93,10 @@ def validate(chapter: Annotated[list[str] | None, typer.Option("--chapter", help
              fresh: Annotated[bool, typer.Option("--fresh", help="Run even if nothing changed.")] = False,
              json_: Json = False) -> None:
     """Run chapters with papermill and judge their claims. Evidence runs are written to book/results."""
-    from papernets import paths
+    from papernets.tools import paths
     from papernets.cards import card
-    from papernets.files import write_text
-    from papernets.present import counted, in_words
+    from papernets.tools.files import write_text
+    from papernets.cards.present import counted, in_words
     from papernets.press import Run, RunError, read_results, run_chapters
     from papernets.press._run import PROFILES
     if profile not in PROFILES:
@@ -131,7 +131,7 @@ def site(chapters: Annotated[list[str] | None, typer.Argument(help="Numbers or s
     """Run every chapter that changed, check every claim, and build the book into _build/html."""
     from filelock import FileLock, Timeout
 
-    from papernets import paths
+    from papernets.tools import paths
     from papernets.press import Run, RunError, run_chapters
     if profile not in ("book", "quick"):
         raise ValueError(f"a site is made of runs of profile book or quick, not of {profile!r}")
@@ -168,7 +168,7 @@ def site(chapters: Annotated[list[str] | None, typer.Argument(help="Numbers or s
 def lab(port: Annotated[int, typer.Option(min=0, help="0 takes any free one.")] = 8888,
         browser: Annotated[bool, typer.Option(help="Open a browser.")] = True) -> None:
     """Open the chapters in JupyterLab."""
-    from papernets import paths
+    from papernets.tools import paths
     if not _has("jupyterlab"):
         raise ValueError("JupyterLab is not installed; run: make lab")
     command = [sys.executable, "-m", "jupyterlab", f"--port={port}", f"--notebook-dir={paths.root() / 'notebooks'}"]
@@ -438,8 +438,8 @@ def data_list(json_: Json = False) -> None:
 @app.command()
 def readme(check: Annotated[bool, typer.Option("--check", help="Only say whether it is current.")] = False) -> None:
     """Write the table of papers into the README."""
-    from papernets import paths
-    from papernets.files import write_text
+    from papernets.tools import paths
+    from papernets.tools.files import write_text
     from papernets.press import statuses
     from papernets.press._pages import readme_table
     path = paths.root() / "README.md"
@@ -475,10 +475,10 @@ def _has(module: str) -> bool:
 @app.command()
 def doctor(json_: Json = False) -> None:
     """What this machine has, what is missing, and how to get it."""
-    from papernets import paths
-    from papernets.browser import find_browser
+    from papernets.tools import paths
+    from papernets.tools.browser import find_browser
     from papernets.data import cache_folder
-    from papernets.provenance import machine
+    from papernets.cards.provenance import machine
     checks = [
         ("Python 3.11 or newer", sys.version_info >= (3, 11), sys.version.split()[0], "install Python 3.11"),
         ("checkout", True, str(paths.root()), ""),

@@ -13,7 +13,7 @@ import pytest
 from papernets.bench import BenchError, bench_kernels, errors, kernels_file, save
 from papernets.bench import _run as runs
 from papernets.bench._machine import busy, cores, describe
-from papernets.steering import cleaned
+from papernets.tools.environment import cleaned
 
 ROW = {"kernel": "k", "group": "k, a", "at": "1→2", "threads": 1, "macs": 6e9, "dense": 12e9, "moved": 3e9, "peak": "fma",
        "others": 0.0,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from papernets import paths
+from papernets.tools import paths
 from papernets.cards import card
 from papernets.chapter import OURS, Chapter, Choice, Slider
 from papernets.figures import we as draw

@@ -7,7 +7,7 @@ import nbformat
 import pytest
 import yaml
 
-from papernets import paths
+from papernets.tools import paths
 from papernets.cards import cards, comparisons
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))

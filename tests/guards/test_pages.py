@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import pytest
 from page_checks import size_problems, visit
 
-from papernets import paths
+from papernets.tools import paths
 from papernets.chapter import Figure
 from papernets.chapter._figure import page_html, plain
 

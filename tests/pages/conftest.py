@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from papernets import paths
+from papernets.tools import paths
 
 
 @pytest.fixture(scope="session")

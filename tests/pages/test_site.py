@@ -8,7 +8,7 @@ import pytest
 import yaml
 from page_checks import size_problems, visit
 
-from papernets import paths
+from papernets.tools import paths
 from papernets.cards import cards, comparisons
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("site"), pytest.mark.timeout(600)]

@@ -5,12 +5,12 @@ import json
 import pytest
 
 from papernets.cards import _cards, card, cards, comparisons
-from papernets.present import header_html, table, typeset_html
+from papernets.cards.present import header_html, table, typeset_html
 from papernets.press import read_results, status
 from papernets.press._pages import family_html, map_html, readme_table, results_html
 from papernets.press._results import Status
 from papernets.press._thumbnail import thumbnail
-from papernets.provenance import own_hash
+from papernets.cards.provenance import own_hash
 
 TOY = """number = 1
 slug = "toy"

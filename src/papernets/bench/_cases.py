@@ -8,7 +8,7 @@ from papernets_kernels import binary, hamming, n_of_m, one_by_n, sparse_conv3d, 
 
 from papernets.bench import _peers
 from papernets.bench._race import Race, Runner
-from papernets.present import number_text
+from papernets.cards.present import number_text
 
 
 @dataclass(frozen=True)

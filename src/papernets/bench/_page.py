@@ -7,7 +7,7 @@ from itertools import groupby
 
 from papernets.bench._race import OURS
 from papernets.bench._run import kernels_file
-from papernets.present import badge, number_text
+from papernets.cards.present import badge, number_text
 
 HOW = ("There are no measurements yet; the command <code>papernets bench kernels</code> makes them and writes them to "
        "<code>book/results/kernels.json</code>.")

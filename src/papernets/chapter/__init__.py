@@ -1,6 +1,6 @@
 """What a notebook talks to: its claims, its profile, figures that work with and without a kernel."""
 
-import papernets.lean  # noqa: F401  before all others
+import papernets.tools.quick_imports  # noqa: F401  before all others
 from papernets.chapter import plots
 from papernets.chapter._chapter import Chapter, Profile
 from papernets.chapter._claims import ClaimError, Claims

@@ -14,7 +14,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from papernets.chapter._style import figure_template
-from papernets.present import typeset
+from papernets.cards.present import typeset
 
 
 def making_book() -> bool:

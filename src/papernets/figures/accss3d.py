@@ -12,7 +12,7 @@ from papernets_kernels.sparse_conv3d import Rulebook, rulebook
 
 from papernets.chapter import ACCENTS, BASELINE, OURS, plots
 from papernets.data import ROOM_CLASSES, Room, corner_room, room
-from papernets.figures import hardware
+from papernets.chapter import waves as hardware
 from papernets.papers import accss3d
 
 CLASS_COLORS = dict(zip(ROOM_CLASSES, (BASELINE, ACCENTS[0], OURS, ACCENTS[1])))

@@ -15,7 +15,7 @@ from plotly.subplots import make_subplots
 from torch.nn import functional as F
 
 from papernets.chapter import ACCENTS, BASELINE, OURS, plots
-from papernets.figures import hardware
+from papernets.chapter import waves as hardware
 from papernets.papers import snn
 from papernets.training import single_thread
 

@@ -42,7 +42,7 @@ from torch import nn
 from torch.nn import functional
 
 from papernets.data import ImageFolder, digits, image_folders, read_cifar
-from papernets.files import write_json
+from papernets.tools.files import write_json
 from papernets.measure import count, macs, parameters, take_turns
 from papernets.nn import VGG, ConvNet, DenseNetCIFAR, GoogLeNet, ResNetCIFAR, ResNetImageNet, chosen, rounded
 from papernets.training import (

@@ -1,6 +1,6 @@
 """What makes the book: the runner, its cache, the results, the pages."""
 
-import papernets.lean  # noqa: F401  before all others
+import papernets.tools.quick_imports  # noqa: F401  before all others
 from papernets.press._results import Status, read_results, status, statuses
 from papernets.press._run import Run, RunError, renew_outputs, run_chapter, run_chapters
 

@@ -4,7 +4,7 @@ import html
 from collections.abc import Iterable
 
 from papernets.cards import FAMILIES
-from papernets.present import (
+from papernets.cards.present import (
     VERDICTS,
     amount,
     badge,

@@ -4,10 +4,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from papernets import paths
+from papernets.tools import paths
 from papernets.cards import Card, Comparison, cards
-from papernets.present import counted
-from papernets.provenance import own_hash
+from papernets.cards.present import counted
+from papernets.cards.provenance import own_hash
 
 STATES = ("planned", "method", "chapter", "validated", "stale")
 

@@ -19,11 +19,11 @@ from pathlib import Path
 
 import nbformat
 
-from papernets import paths
+from papernets.tools import paths
 from papernets.cards import Card, card
-from papernets.files import write_json, write_text
-from papernets.provenance import own_hash, run_key, versions
-from papernets.steering import cleaned
+from papernets.tools.files import write_json, write_text
+from papernets.cards.provenance import own_hash, run_key, versions
+from papernets.tools.environment import cleaned
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

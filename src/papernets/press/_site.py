@@ -19,12 +19,12 @@ import nbformat
 import yaml
 from PIL import Image
 
-from papernets import paths
+from papernets.tools import paths
 from papernets.bench import hardware_part, kernels_part
 from papernets.cards import comparisons
 from papernets.data import PHOTOGRAPHS, photographs
-from papernets.files import write_text
-from papernets.present import typeset_html
+from papernets.tools.files import write_text
+from papernets.cards.present import typeset_html
 from papernets.press import _pages
 from papernets.press._results import Status, status, statuses
 from papernets.press._run import Run, RunError

@@ -6,7 +6,7 @@ from papernets_kernels.hdl.simulate import Stimulus, simulate
 from papernets_kernels.hdl.subbit import PlainBinary
 
 from papernets.chapter import Figure
-from papernets.figures.hardware import occupancy, waveform, waveform_height
+from papernets.chapter.waves import occupancy, waveform, waveform_height
 
 TRACE = {"start": np.array([0, 1, 0, 0, 0, 0, 0, 0]), "state": np.array([0, 0, 1, 1, 1, 2, 0, 0]),
          "count": np.array([7, 7, 7, 1000, 1000, -3, -3, -3]), "y": np.stack([np.arange(8), np.zeros(8, int)], 1)}

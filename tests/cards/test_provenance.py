@@ -3,14 +3,14 @@
 import nbformat
 import pytest
 
-from papernets import provenance
+from papernets.cards import provenance
 from papernets.cards import card
 
 
 @pytest.fixture
 def copy(tmp_path, monkeypatch):
     """A checkout with the chapter on DCFF alone, to be edited."""
-    from papernets import paths
+    from papernets.tools import paths
     root = paths.root()
     for name in ("notebooks/02-dcff.ipynb", "src/papernets/papers/dcff.py", "src/papernets/papers/dcff.toml"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

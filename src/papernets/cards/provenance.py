@@ -9,7 +9,7 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-from papernets import paths
+from papernets.tools import paths
 from papernets.cards import Card, Comparison, FullClaim, card
 
 _VERSIONS = ("torch", "numpy", "scipy", "numba", "scikit-learn", "scikit-image", "lightning-fabric", "torch-pruning",
