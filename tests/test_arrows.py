@@ -13,9 +13,10 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE, KERNELS, NOTEBOOKS = ROOT / "src" / "papernets", ROOT / "kernels" / "papernets_kernels", ROOT / "notebooks"
 SHARED = ("nn", "data", "measure", "training")
 PRESS = ("papernets.press", "papernets.bench", "papernets.cli")
-SHARED_FIGURES = "papernets.chapter.waves"  # drawings of cores, for every chapter that has one
-OUTER = ("papernets.chapter", "papernets.figures", "papernets.comparisons", *PRESS)
+OUTER = ("papernets.chapter", "papernets.comparisons", *PRESS)
 PAPERS = (*OUTER, "papernets.papers")
+#: Files of a paper that decide a verdict, and those that none of them may use.
+DECIDING, UNDECIDING = ("method", "layers", "networks", "experiment", "claims"), ("recipes", "figures")
 
 
 def targets(source: str, module: str = "", package: bool = False) -> list[str]:
@@ -112,17 +113,47 @@ def test_kernels_know_neither_torch_nor_papernets():
     assert scan(KERNELS, forbidden=("torch", "papernets")) == {}
 
 
+def folder_of(file: Path) -> str:
+    """The package of a paper's file: ``papernets.papers.dcff``."""
+    return ".".join(name_of(file).split(".")[:3])
+
+
 def test_papers_know_neither_the_chapter_nor_the_press_nor_each_other():
-    assert (SOURCE / "papers" / "dcff.py").exists()
-    assert scan(SOURCE / "papers", forbidden=PAPERS, own=lambda file: [name_of(file)]) == {}
+    """Only the figures of a paper may use the chapter, and plotly."""
+    assert (SOURCE / "papers" / "dcff" / "method.py").exists()
+    every = scan(SOURCE / "papers", forbidden=(*PAPERS, "plotly"), own=lambda file: [
+        folder_of(file), *(["papernets.chapter", "plotly"] if file.name == "figures.py" else [])])
+    assert every == {}
 
 
-def test_figures_know_their_own_paper_and_no_press():
-    assert scan(SOURCE / "figures", forbidden=("papernets.figures", "papernets.papers", "papernets.comparisons", *PRESS),
-                own=lambda file: [name_of(file), f"papernets.papers.{file.stem}", f"papernets.comparisons.{file.stem}",
-                                  SHARED_FIGURES]) == {}
-    source = (SOURCE / "figures" / "hardware.py").read_text(encoding="utf-8")
-    assert breaches(source, forbidden=PAPERS, own=["papernets.chapter"]) == [] and of_papers(source) == []
+def test_a_papers_figures_are_used_by_nothing_in_the_package():
+    assert scan(SOURCE, forbidden=figures()) == {}
+
+
+def figures() -> tuple[str, ...]:
+    homes = {"papers": cards(), "comparisons": comparisons()}
+    return tuple(f"papernets.{room}.{one.module}.figures" for room, found in homes.items() for one in found)
+
+
+def test_nothing_that_decides_a_verdict_uses_recipes():
+    """What a recipe says is outside of the hash of the evidence, so no claim may depend on it."""
+    for folder in (*(SOURCE / "papers").iterdir(), *(SOURCE / "comparisons").iterdir()):
+        for file in folder.glob("*.py") if folder.is_dir() else ():
+            if file.stem not in UNDECIDING:
+                undeciding = [f"{folder_of(file)}.{name}" for name in UNDECIDING]
+                wrong = breaches(file.read_text(encoding="utf-8"), forbidden=undeciding,
+                                 module=name_of(file), package=file.name == "__init__.py")
+                assert wrong == [], file
+
+
+def test_a_papers_package_is_what_a_user_imports_and_nothing_else():
+    files = [one.folder / "__init__.py" for one in (*cards(), *comparisons()) if one.written]
+    assert len(files) >= 11
+    for file in files:
+        source = file.read_text(encoding="utf-8")
+        assert len(source.splitlines()) <= 15, file
+        docstring, *imports = ast.parse(source).body
+        assert isinstance(docstring, ast.Expr) and all(isinstance(node, ast.ImportFrom) for node in imports), file
 
 
 @pytest.mark.parametrize("room", SHARED)
@@ -131,22 +162,20 @@ def test_shared_rooms_know_no_paper_and_no_chapter(room):
 
 
 def test_chapter_knows_no_paper_and_no_press():
-    assert scan(SOURCE / "chapter", forbidden=("papernets.papers", "papernets.figures", *PRESS)) == {}
+    assert scan(SOURCE / "chapter", forbidden=("papernets.papers", *PRESS)) == {}
 
 
 def test_the_benchmark_knows_no_paper_and_no_press():
-    assert scan(SOURCE / "bench", forbidden=("papernets.papers", "papernets.figures", "papernets.press", "papernets.cli")) == {}
+    assert scan(SOURCE / "bench", forbidden=("papernets.papers", "papernets.press", "papernets.cli")) == {}
 
 
 def test_press_imports_no_paper():
-    assert scan(SOURCE / "press", forbidden=("papernets.papers", "papernets.figures", "papernets.cli")) == {}
+    assert scan(SOURCE / "press", forbidden=("papernets.papers", "papernets.cli")) == {}
 
 
-def test_cards_and_files_know_no_room():
-    rooms = [f"papernets.{room}" for room in SHARED]
-    for name in ("cards", "files", "paths"):
-        file = SOURCE / f"{name}.py"
-        assert breaches(file.read_text(encoding="utf-8"), (*PAPERS, *rooms), module=name_of(file)) == []
+@pytest.mark.parametrize("room", ["cards", "tools"])
+def test_cards_and_tools_know_no_room(room):
+    assert scan(SOURCE / room, forbidden=(*PAPERS, *(f"papernets.{other}" for other in SHARED))) == {}
 
 
 @pytest.mark.parametrize("room", ["press", "chapter"])
@@ -169,16 +198,17 @@ def test_notebooks_use_their_own_paper_the_chapter_and_the_shared_rooms():
 
 
 def test_comparisons_know_the_papers_they_compare_and_no_chapter():
-    assert scan(SOURCE / "comparisons", forbidden=("papernets.chapter", "papernets.figures", *PRESS)) == {}
+    assert scan(SOURCE / "comparisons", forbidden=("papernets.chapter", "plotly", *PRESS), own=lambda file: [
+        *(["papernets.chapter", "plotly"] if file.name == "figures.py" else [])]) == {}
     for one in comparisons():
-        source = (SOURCE / "comparisons" / f"{one.module}.py").read_text(encoding="utf-8")
-        used = {name.split(".")[2] for name in targets(source) if inside(name, "papernets.papers")}
+        found = [name for file in one.folder.glob("*.py") for name in targets(file.read_text(encoding="utf-8"))]
+        used = {name.split(".")[2] for name in found if inside(name, "papernets.papers")}
         assert used == {card.module for card in cards() if card.slug in one.methods}
 
 
 def rooms_of(module: str, room: str = "papers") -> list[str]:
     shared = [f"papernets.{room}" for room in SHARED]
-    return [f"papernets.{room}.{module}", f"papernets.figures.{module}", SHARED_FIGURES, "papernets.chapter", *shared]
+    return [f"papernets.{room}.{module}", "papernets.chapter", *shared]
 
 
 # --- the checker itself: planted breaches are reported, and what is allowed is not -----------------------------------
@@ -204,11 +234,11 @@ def test_a_clean_kernel_is_not(line):
     "from papernets.papers.lapp import prune", "from papernets.papers import lapp", "from papernets import papers",
     "import papernets.papers.dcff_two", "from .lapp import prune", "from . import lapp",
     "from ..chapter import Chapter", "from ..press import run", "from papernets.chapter import Chapter",
-    "from papernets import press", "from .. import cli", "from papernets.figures import dcff",
+    "from papernets import press", "from .. import cli", "import plotly.graph_objects as go",
     "from importlib import import_module\nimport_module('papernets.papers.lapp')",
     "from importlib import import_module\nimport_module(f'papernets.papers.{name}')"])
 def test_planted_breach_of_a_paper_is_reported(line):
-    assert len(breaches(line, PAPERS, own=["papernets.papers.dcff"], module="papernets.papers.dcff")) == 1
+    assert len(breaches(line, (*PAPERS, "plotly"), own=["papernets.papers.dcff"], module="papernets.papers.dcff")) == 1
 
 
 @pytest.mark.parametrize("line", [
@@ -227,7 +257,7 @@ def test_relative_imports_of_a_package_start_at_the_package():
 
 @pytest.mark.parametrize("line", [
     "from papernets.papers import lapp", "from papernets.papers.lapp import x", "import papernets",
-    "from papernets.press import run_chapter", "from papernets.cards import card", "from papernets.figures import lapp",
+    "from papernets.press import run_chapter", "from papernets.cards import card", "from papernets.papers.lapp import figures",
     "from papernets import *", "from papernets import cli"])
 def test_planted_breach_of_a_notebook_is_reported(line, tmp_path):
     cells = [nbformat.v4.new_markdown_cell("from papernets.press import nothing"),
@@ -240,7 +270,7 @@ def test_planted_breach_of_a_notebook_is_reported(line, tmp_path):
 @pytest.mark.parametrize("line", [
     "from papernets.papers import dcff", "from papernets.papers.dcff import DCFF", "import torch",
     "from papernets.chapter import Chapter, Slider", "from papernets import nn, data",
-    "from papernets.training import fit", "from papernets.figures import dcff as draw",
+    "from papernets.training import fit", "from papernets.papers.dcff import figures as draw",
     "from papernets.chapter.waves import waveform", "from papernets.chapter import waves as hardware",
     "from papernets_kernels import roofline"])
 def test_a_clean_notebook_is_not(line):

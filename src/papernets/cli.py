@@ -65,8 +65,8 @@ def list_(json_: Json = False) -> None:
 
 def _chosen(chapters: list[str], family: str | None = None) -> list[str]:
     """Chapters by name, or all that have a notebook."""
-    from papernets.tools import paths
     from papernets.cards import FAMILIES, card, cards, comparisons
+    from papernets.tools import paths
     if family is not None and family not in FAMILIES:
         raise ValueError(f"no family {family!r}; choose from {', '.join(FAMILIES)}")
     found = [card(name) for part in chapters for name in part.split()] if chapters else [*cards(), *comparisons()]
@@ -93,12 +93,12 @@ def validate(chapter: Annotated[list[str] | None, typer.Option("--chapter", help
              fresh: Annotated[bool, typer.Option("--fresh", help="Run even if nothing changed.")] = False,
              json_: Json = False) -> None:
     """Run chapters with papermill and judge their claims. Evidence runs are written to book/results."""
-    from papernets.tools import paths
     from papernets.cards import card
-    from papernets.tools.files import write_text
     from papernets.cards.present import counted, in_words
     from papernets.press import Run, RunError, read_results, run_chapters
     from papernets.press._run import PROFILES
+    from papernets.tools import paths
+    from papernets.tools.files import write_text
     if profile not in PROFILES:
         raise ValueError(f"profile {profile!r} is not known; choose from {', '.join(PROFILES)}")
     chosen = _chosen(chapter or [], family)
@@ -131,8 +131,8 @@ def site(chapters: Annotated[list[str] | None, typer.Argument(help="Numbers or s
     """Run every chapter that changed, check every claim, and build the book into _build/html."""
     from filelock import FileLock, Timeout
 
-    from papernets.tools import paths
     from papernets.press import Run, RunError, run_chapters
+    from papernets.tools import paths
     if profile not in ("book", "quick"):
         raise ValueError(f"a site is made of runs of profile book or quick, not of {profile!r}")
     chosen = _chosen(chapters or [])
@@ -383,9 +383,9 @@ def train(slug: Annotated[str, typer.Argument(help="Paper, by number or slug.")]
 
     from papernets.cards import card
     paper = card(slug)
-    if not paper.source.exists():
+    if not (paper.folder / "recipes.py").is_file():
         raise ValueError(f"{paper.slug} is planned and has no recipe yet")
-    recipes = importlib.import_module(f"papernets.papers.{paper.module}").RECIPES
+    recipes = importlib.import_module(f"papernets.papers.{paper.module}.recipes").RECIPES
     if config is None or config not in recipes:
         given = "give a recipe with --config" if config is None else f"{paper.slug} has no recipe {config!r}"
         raise ValueError(f"{given}: {', '.join(recipes)}")
@@ -438,10 +438,10 @@ def data_list(json_: Json = False) -> None:
 @app.command()
 def readme(check: Annotated[bool, typer.Option("--check", help="Only say whether it is current.")] = False) -> None:
     """Write the table of papers into the README."""
-    from papernets.tools import paths
-    from papernets.tools.files import write_text
     from papernets.press import statuses
     from papernets.press._pages import readme_table
+    from papernets.tools import paths
+    from papernets.tools.files import write_text
     path = paths.root() / "README.md"
     text = path.read_text(encoding="utf-8")
     begin, end = "<!-- papers:begin -->", "<!-- papers:end -->"
@@ -475,10 +475,10 @@ def _has(module: str) -> bool:
 @app.command()
 def doctor(json_: Json = False) -> None:
     """What this machine has, what is missing, and how to get it."""
+    from papernets.cards.provenance import machine
+    from papernets.data import cache_folder
     from papernets.tools import paths
     from papernets.tools.browser import find_browser
-    from papernets.data import cache_folder
-    from papernets.cards.provenance import machine
     checks = [
         ("Python 3.11 or newer", sys.version_info >= (3, 11), sys.version.split()[0], "install Python 3.11"),
         ("checkout", True, str(paths.root()), ""),

@@ -5,7 +5,6 @@ import re
 
 import pytest
 
-from papernets import cards as room
 from papernets.cards import (
     FAMILIES,
     ExactClaim,
@@ -18,6 +17,7 @@ from papernets.cards import (
     cards_folder,
     read_card,
 )
+from papernets.cards import schema as room
 
 CARDS = cards_folder()
 
@@ -73,8 +73,9 @@ WHOLE = CARD + EXACT + MINIATURE + FULL
 
 @pytest.fixture
 def write(tmp_path):
-    def put(text, name="odd_sizes.toml"):
-        path = tmp_path / name
+    def put(text, name="odd_sizes"):
+        path = tmp_path / name / "card.toml"
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
         return path
     return put
@@ -85,17 +86,17 @@ def write(tmp_path):
 
 def test_there_are_41_and_no_number_is_missing():
     assert [one.number for one in cards()] == list(range(1, 42))
-    assert len(list(CARDS.glob("*.toml"))) == 41
+    assert len(list(CARDS.glob("*/card.toml"))) == 41
 
 
 @pytest.mark.parametrize("one", cards(), ids=lambda one: one.slug)
 def test_card(one):
-    assert (CARDS / f"{one.module}.toml").is_file()
+    assert (one.folder / "card.toml").is_file() and one.folder == CARDS / one.module
     assert one.module == {"1xn": "one_by_n"}.get(one.slug, one.slug.replace("-", "_"))
     assert one.module.isidentifier()
     assert one.chapter == f"{one.number:02d}-{one.slug}"
     assert one.family in FAMILIES
-    assert one == read_card(CARDS / f"{one.module}.toml")
+    assert one == read_card(CARDS / one.module / "card.toml")
     assert all(author == author.strip() and author for author in one.authors)
     if one.arxiv:
         assert re.fullmatch(r"\d{4}\.\d{4,5}", one.arxiv)
@@ -132,8 +133,8 @@ def test_claim(one, claim):
         assert isinstance(claim, FullClaim)
         assert claim.cost
         assert not claim.recipe or claim.recipe.startswith(f"papernets train {one.slug}")
-        if (cards_folder() / f"{one.module}.py").exists() and claim.recipe:  # a recipe that is named can be started
-            recipes = importlib.import_module(f"papernets.papers.{one.module}").RECIPES
+        if one.written and claim.recipe:  # a recipe that is named can be started
+            recipes = importlib.import_module(f"papernets.papers.{one.module}.recipes").RECIPES
             assert claim.recipe.split("--config ")[1] in recipes
 
 
@@ -161,36 +162,37 @@ def swap(before, after):
 
 REFUSALS = {
     "unknown key": (swap('venue = "arXiv"', 'venue = "arXiv"\nvenu = "x"'), "venu:"),
-    "unknown key of a claim": (swap('how = "counted"', 'how = "counted"\nhows = "x"'), r"claims\.0\.exact\.hows:"),
-    "unknown key of a rule": (swap("absolute = 2.0", "absolut = 2.0"), r"claims\.0\.exact\.accept"),
+    "unknown key of a claim": (swap('how = "counted"', 'how = "counted"\nhows = "x"'), r"claims\.0\.hows:"),
+    "unknown key of a rule": (swap("absolute = 2.0", "absolut = 2.0"), r"claims\.0\.accept"),
     "both tolerances": (swap("absolute = 2.0", "absolute = 2.0, relative = 0.1"),
-                        r"claims\.0\.exact\.accept: .*exactly one of relative and absolute"),
-    "no tolerance": (swap("{ absolute = 2.0 }", "{ }"), r"claims\.0\.exact\.accept: .*exactly one"),
+                        r"claims\.0\.accept: .*exactly one of relative and absolute"),
+    "no tolerance": (swap("{ absolute = 2.0 }", "{ }"), r"claims\.0\.accept: .*exactly one"),
     "negative tolerance": (swap("absolute = 2.0", "absolute = -2.0"),
-                           r"claims\.0\.exact\.accept\.absolute: .*given -2\.0"),
-    "tolerance without a limit": (swap("absolute = 2.0", "absolute = inf"), r"claims\.0\.exact\.accept\.absolute"),
+                           r"claims\.0\.accept\.absolute: .*given -2\.0"),
+    "tolerance without a limit": (swap("absolute = 2.0", "absolute = inf"), r"claims\.0\.accept\.absolute"),
     "two intervals": (swap("above = 0.0", "above = 0.0, below = 1.0"),
-                      r"claims\.1\.miniature\.accept: .*exactly one of above"),
-    "no interval": (swap("{ above = 0.0 }", "{ }"), r"claims\.1\.miniature\.accept: .*exactly one of above"),
-    "interval upside down": (swap("above = 0.0", "within = [5.0, 1.0]"), r"claims\.1\.miniature\.accept"),
+                      r"claims\.1\.accept: .*exactly one of above"),
+    "no interval": (swap("{ above = 0.0 }", "{ }"), r"claims\.1\.accept: .*exactly one of above"),
+    "interval upside down": (swap("above = 0.0", "within = [5.0, 1.0]"), r"claims\.1\.accept"),
     "differs without ours": (swap('how = "counted"', 'how = "counted"\ndiffers = "misprint"'),
-                             r"claims\.0\.exact: .*says what ours is"),
+                             r"claims\.0: .*says what ours is"),
     "differs though inside": (swap('how = "counted"', 'how = "counted"\nours = 102.0\ndiffers = "misprint"'),
-                              r"claims\.0\.exact: .*inside the tolerance.*left out"),
+                              r"claims\.0: .*inside the tolerance.*left out"),
     "outside without differs": (swap('how = "counted"', 'how = "counted"\nours = 102.5'),
-                                r"claims\.0\.exact: .*outside the tolerance.*say why"),
+                                r"claims\.0: .*outside the tolerance.*say why"),
     "duplicate id": (swap('id = "net.gain"', 'id = "net.macs"'), r"'net\.macs' stands twice"),
-    "id with capitals": (swap('id = "net.macs"', 'id = "Net.MACs"'), r"claims\.0\.exact\.id: .*given 'Net\.MACs'"),
+    "id with capitals": (swap('id = "net.macs"', 'id = "Net.MACs"'), r"claims\.0\.id: .*given 'Net\.MACs'"),
     "unknown family": (swap('family = "pruning"', 'family = "pruned"'), r"family: .*given 'pruned'"),
-    "unknown kind": (swap('kind = "exact"', 'kind = "exactly"'), r"claims\.0: .*exactly"),
-    "unknown source": (swap('stated = "table"', 'stated = "rumour"'), r"claims\.0\.exact\.stated: .*given 'rumour'"),
-    "missing how": (swap('how = "counted"\n', ""), r"claims\.0\.exact\.how: .*required"),
-    "missing baseline": (swap('baseline = "the other method"\n', ""), r"claims\.1\.miniature\.baseline: .*required"),
-    "missing recipe": (swap('recipe = "papernets train odd-sizes"\n', ""), r"claims\.2\.full\.recipe: .*required"),
-    "exact without a number": (swap("paper = 100.0", 'paper = "many"'), r"claims\.0\.exact\.paper: .*given 'many'"),
+    "unknown kind": (swap('kind = "exact"', 'kind = "exactly"'),
+                     r"claim 'net\.macs': kind is 'exactly'; choose from exact, miniature, full$"),
+    "unknown source": (swap('stated = "table"', 'stated = "rumour"'), r"claims\.0\.stated: .*given 'rumour'"),
+    "missing how": (swap('how = "counted"\n', ""), r"claims\.0\.how: .*required"),
+    "missing baseline": (swap('baseline = "the other method"\n', ""), r"claims\.1\.baseline: .*required"),
+    "missing recipe": (swap('recipe = "papernets train odd-sizes"\n', ""), r"claims\.2\.recipe: .*required"),
+    "exact without a number": (swap("paper = 100.0", 'paper = "many"'), r"claims\.0\.paper: .*given 'many'"),
     "no claims": (CARD + "claims = []\n", "claims:"),
     "no authors": (swap('["A. Writer", "B. Reader"]', "[]"), "authors:"),
-    "empty quantity": (swap('quantity = "multiply-accumulates"', 'quantity = "  "'), r"claims\.0\.exact\.quantity:"),
+    "empty quantity": (swap('quantity = "multiply-accumulates"', 'quantity = "  "'), r"claims\.0\.quantity:"),
     "slug with capitals": (swap('slug = "odd-sizes"', 'slug = "Odd Sizes"'), "slug: .*given 'Odd Sizes'"),
     "number nought": (swap("number = 7", "number = 0"), "number: .*given 0"),
     "year of long ago": (swap("year = 2021", "year = 221"), "year: .*given 221"),
@@ -203,15 +205,16 @@ REFUSALS = {
 @pytest.mark.parametrize("rule", REFUSALS)
 def test_refusal_names_file_and_field(rule, write):
     text, says = REFUSALS[rule]
-    with pytest.raises(ValueError, match=rf"(?s)^odd_sizes\.toml: {says}" if not says.startswith("'")
-                       else rf"(?s)^odd_sizes\.toml: .*{says}"):
+    with pytest.raises(ValueError, match=rf"(?s)^odd_sizes/card\.toml: {says}" if not says.startswith("'")
+                       else rf"(?s)^odd_sizes/card\.toml: .*{says}"):
         read_card(write(text))
 
 
 def test_a_file_that_is_not_utf8_is_named(tmp_path):
-    path = tmp_path / "odd_sizes.toml"
+    path = tmp_path / "odd_sizes" / "card.toml"
+    path.parent.mkdir()
     path.write_bytes(WHOLE.replace("Writer", "Wríter").encode("latin-1"))
-    with pytest.raises(ValueError, match=r"odd_sizes\.toml"):
+    with pytest.raises(ValueError, match=r"odd_sizes/card\.toml: not TOML"):
         read_card(path)
 
 
@@ -220,12 +223,27 @@ def test_a_card_cannot_be_changed(write):
         read_card(write(WHOLE)).number = 8
 
 
-def test_numbers_are_unique(write, monkeypatch):
-    write(WHOLE, "one.toml")
-    write(WHOLE.replace("odd-sizes", "other"), "two.toml")
-    folder = write(WHOLE.replace("number = 7", "number = 9"), "three.toml").parent
-    monkeypatch.setattr(room, "cards_folder", lambda: folder)
-    with pytest.raises(ValueError, match=r"(one|two)\.toml and (one|two)\.toml both have number 7"):
+@pytest.fixture
+def home(write, tmp_path, monkeypatch):
+    """Two papers in a folder of their own."""
+    write(WHOLE, "one")
+    write(WHOLE.replace("odd-sizes", "other").replace("number = 7", "number = 9"), "two")
+    monkeypatch.setattr(room, "cards_folder", lambda: tmp_path)
+    return tmp_path
+
+
+def test_numbers_are_unique(home, write):
+    write(WHOLE.replace("odd-sizes", "third"), "three")
+    with pytest.raises(ValueError, match=r"^(one|three)/card\.toml and (one|three)/card\.toml both have number 7; "
+                                         "give one of them a number of its own$"):
+        cards()
+
+
+def test_a_folder_without_a_card_is_named(home):
+    (home / "__pycache__").mkdir()  # what Python leaves behind is no paper
+    (home / "three").mkdir()
+    with pytest.raises(ValueError, match=r"^three/card\.toml is missing: every folder among the papers holds a card; "
+                                         "write one, or remove the folder$"):
         cards()
 
 

@@ -57,11 +57,11 @@ def toy(tmp_path, monkeypatch):
     """``toy(record=…, extra=…)`` writes the checkout; the chapter is then ``01-toy``."""
     monkeypatch.setenv("PAPERNETS_ROOT", str(tmp_path))
     papers = tmp_path / "src" / "papernets" / "papers"
-    papers.mkdir(parents=True)
+    (papers / "toy").mkdir(parents=True)
     for folder in ("notebooks", "kernels", "book/results"):
         (tmp_path / folder).mkdir(parents=True)
-    (papers / "toy.toml").write_text(CARD)
-    (papers / "toy.py").write_text('"""A toy."""\n')
+    (papers / "toy" / "card.toml").write_text(CARD)
+    (papers / "toy" / "__init__.py").write_text('"""A toy."""\n')
     (tmp_path / "src" / "toylib.py").write_text("VALUE = 1001\n")
     (tmp_path / "src" / "papernets" / "uses.py").write_text("")
 

@@ -7,8 +7,8 @@ import nbformat
 import pytest
 import yaml
 
-from papernets.tools import paths
 from papernets.cards import cards, comparisons
+from papernets.tools import paths
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 

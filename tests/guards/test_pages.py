@@ -8,9 +8,9 @@ import plotly.graph_objects as go
 import pytest
 from page_checks import size_problems, visit
 
-from papernets.tools import paths
 from papernets.chapter import Figure
 from papernets.chapter._figure import page_html, plain
+from papernets.tools import paths
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("site")]
 

@@ -158,9 +158,10 @@ def test_runs_killed_at_random_moments_leave_nothing_half_written(toy):
 def test_several_chapters_run_in_processes_of_their_own_and_one_failure_stops_no_other(toy):
     root = toy()
     papers, notebooks = root / "src" / "papernets" / "papers", root / "notebooks"
-    text = (papers / "toy.toml").read_text()
-    (papers / "other.toml").write_text(text.replace("number = 1", "number = 2").replace('"toy"', '"other"'))
-    (papers / "other.py").write_text("")
+    text = (papers / "toy" / "card.toml").read_text()
+    (papers / "other").mkdir()
+    (papers / "other" / "card.toml").write_text(text.replace("number = 1", "number = 2").replace('"toy"', '"other"'))
+    (papers / "other" / "__init__.py").write_text("")
     notebook = (notebooks / "01-toy.ipynb").read_text()
     (notebooks / "02-other.ipynb").write_text(notebook.replace('Chapter(\\"toy\\"', 'Chapter(\\"other\\"').replace(
         'toylib.VALUE', '7'))

@@ -4,13 +4,14 @@ import json
 
 import pytest
 
-from papernets.cards import _cards, card, cards, comparisons
+from papernets.cards import card, cards, comparisons
 from papernets.cards.present import header_html, table, typeset_html
+from papernets.cards.provenance import own_hash
+from papernets.cards.schema import _cards
 from papernets.press import read_results, status
 from papernets.press._pages import family_html, map_html, readme_table, results_html
 from papernets.press._results import Status
 from papernets.press._thumbnail import thumbnail
-from papernets.cards.provenance import own_hash
 
 TOY = """number = 1
 slug = "toy"
@@ -47,13 +48,17 @@ RESULTS = {"schema": 1, "chapter": "01-toy", "profile": "evidence", "made_by": {
            "claims": [{"id": "sum", "kind": "exact", "unit": "one", "paper": 3, "ours": 3, "verdict": "reproduced"}]}
 
 
+def put(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     monkeypatch.setenv("PAPERNETS_ROOT", str(tmp_path))
     papers = tmp_path / "src" / "papernets" / "papers"
-    papers.mkdir(parents=True)
+    put(papers / "toy/card.toml", TOY)
     (tmp_path / "notebooks").mkdir()
-    (papers / "toy.toml").write_text(TOY)
     return tmp_path
 
 
@@ -62,7 +67,8 @@ def test_states(world):
         return status(cards()[0]).state
 
     assert state() == "planned"
-    (world / "src/papernets/papers/toy.py").write_text("x = 1\n")
+    put(world / "src/papernets/papers/toy/__init__.py", "")
+    put(world / "src/papernets/papers/toy/method.py", "x = 1\n")
     assert state() == "method"
     (world / "notebooks/01-toy.ipynb").write_text('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}')
     assert state() == "chapter"
@@ -75,15 +81,15 @@ def test_states(world):
     assert state() == "validated"
     assert status(cards()[0]).counts == {"reproduced": 0, "derived": 1, "differs": 0, "shown": 0, "not_shown": 0,
                                             "open": 0}
-    (world / "src/papernets/papers/toy.toml").write_text(TOY + FULL + 'recipe = ""\n')
+    put(world / "src/papernets/papers/toy/card.toml", TOY + FULL + 'recipe = ""\n')
     _cards.cache_clear()
     assert state() == "chapter"  # a claim with neither verdict nor command
-    (world / "src/papernets/papers/toy.toml").write_text(TOY + FULL + 'recipe = "papernets train toy --config all"\n')
+    put(world / "src/papernets/papers/toy/card.toml", TOY + FULL + 'recipe = "papernets train toy --config all"\n')
     _cards.cache_clear()
     assert state() == "validated"
     file.write_text(json.dumps({**RESULTS, "profile": "book"}))
     assert state() == "stale"  # a page's run is no evidence
-    (world / "src/papernets/papers/toy.py").write_text("x = 2\n")
+    put(world / "src/papernets/papers/toy/method.py", "x = 2\n")
     file.write_text(json.dumps(RESULTS))
     assert state() == "stale"  # the method changed
 
@@ -125,14 +131,16 @@ methods = ["toy", "other"]
 
 @pytest.fixture
 def compared(world):
-    folder = world / "src" / "papernets" / "comparisons"
-    folder.mkdir()
-    (folder / "both.toml").write_text(BOTH)
-    (folder / "both.py").write_text("y = 1\n")
+    folder = world / "src" / "papernets" / "comparisons" / "both"
+    put(folder / "card.toml", BOTH)
+    put(folder / "__init__.py", "")
+    put(folder / "experiment.py", "y = 1\n")
     papers = world / "src" / "papernets" / "papers"
-    (papers / "toy.py").write_text("x = 1\n")
-    (papers / "other.toml").write_text(TOY.replace('slug = "toy"', 'slug = "other"').replace("number = 1", "number = 2"))
-    (papers / "other.py").write_text("x = 2\n")
+    put(papers / "toy/__init__.py", "")
+    put(papers / "toy/method.py", "x = 1\n")
+    put(papers / "other/card.toml", TOY.replace('slug = "toy"', 'slug = "other"').replace("number = 1", "number = 2"))
+    put(papers / "other/__init__.py", "")
+    put(papers / "other/method.py", "x = 2\n")
     (world / "notebooks/both.ipynb").write_text('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}')
     _cards.cache_clear()
     return world
@@ -146,7 +154,7 @@ def test_a_comparison_is_stale_when_one_of_its_methods_changes(compared):
     results = {**RESULTS, "chapter": "both", "made_by": {"hash": own_hash(one)}}
     file.write_text(json.dumps(results))
     assert status(one).state == "validated"
-    for source in ("papers/toy.py", "papers/other.py", "comparisons/both.py"):
+    for source in ("papers/toy/method.py", "papers/other/method.py", "comparisons/both/experiment.py"):
         path = compared / "src/papernets" / source
         before = path.read_text()
         path.write_text(before + "z = 3\n")

@@ -1,8 +1,8 @@
 """The card of a paper: who wrote it, what it claims, and by which rule each claim is judged.
 
-A card is a TOML file beside the paper's module (``papers/dcff.toml`` beside ``papers/dcff.py``). It is the single
-source of the list of papers, the pages of the book, the table in the README and the table of results. A rule of
-acceptance is written before the run it judges, and a run that leaves a claim out has failed.
+A card is the file ``card.toml`` in the folder of its paper, such as ``papers/dcff``; a paper that is planned has nothing
+else there. It is the single source of the list of papers, the pages of the book, the table in the README and the table of
+results. A rule of acceptance is written before the run it judges, and a run that leaves a claim out has failed.
 """
 
 import difflib
@@ -33,9 +33,9 @@ Stated = Literal["abstract", "text", "table", "figure", "readme", "code", "log",
 
 
 def cards_folder() -> Path:
-    """Where the cards and the modules of the papers lie: in the checkout named by ``PAPERNETS_ROOT``, or beside this file."""
+    """Where the papers lie, a folder each: in the checkout named by ``PAPERNETS_ROOT``, or in the installed package."""
     root = os.environ.get("PAPERNETS_ROOT")
-    return Path(root) / "src" / "papernets" / "papers" if root else Path(__file__).resolve().parent / "papers"
+    return Path(root) / "src" / "papernets" / "papers" if root else Path(__file__).resolve().parents[1] / "papers"
 
 
 def comparisons_folder() -> Path:
@@ -156,7 +156,7 @@ Claim = Annotated[ExactClaim | MiniatureClaim | FullClaim, Field(discriminator="
 
 
 class _Page(_Strict):
-    """What papers and comparisons have in common: a notebook, a module, and claims."""
+    """What papers and comparisons have in common: a notebook, a folder, and claims."""
 
     slug: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
     name: str = Field(min_length=1)
@@ -175,6 +175,16 @@ class _Page(_Strict):
                 raise ValueError(f"claim id {claim.id!r} stands twice; ids are unique within a card")
             seen.add(claim.id)
         return self
+
+    @property
+    def folder(self) -> Path:
+        """All that is the paper's own; its name is the module's."""
+        return _folder_of(type(self)) / self.module
+
+    @property
+    def written(self) -> bool:
+        """Whether there is code and not the card alone."""
+        return (self.folder / "__init__.py").is_file()
 
     def claim(self, id: str) -> Claim:
         for claim in self.claims:
@@ -202,11 +212,6 @@ class Card(_Page):
     def label(self) -> str:
         return f"{self.number:02d} {self.name}"
 
-    @property
-    def source(self) -> Path:
-        """The module."""
-        return cards_folder() / f"{self.module}.py"
-
 
 class Comparison(_Page):
     """A page that sets methods of several papers side by side, by a run of its own; its claims are ours."""
@@ -221,9 +226,9 @@ class Comparison(_Page):
     def label(self) -> str:
         return self.name
 
-    @property
-    def source(self) -> Path:
-        return comparisons_folder() / f"{self.module}.py"
+
+def _folder_of(kind: type[_Page]) -> Path:
+    return comparisons_folder() if issubclass(kind, Comparison) else cards_folder()
 
 
 def _nearest(given: str, names: list[str]) -> str:
@@ -232,30 +237,49 @@ def _nearest(given: str, names: list[str]) -> str:
 
 
 def read_card(path: Path, kind: type[Card] | type[Comparison] = Card) -> Card | Comparison:
-    """One card from its file. ``ValueError`` names the file, the field and the rule it breaks."""
+    """One card from its file. ``ValueError`` names the folder and the file, the field and the rule it breaks."""
+    name = f"{path.parent.name}/{path.name}"
     try:
         fields = tomllib.loads(path.read_text(encoding="utf-8"))
         if "module" in fields:
-            raise ValueError(f"{path.name}: module: the name of the file says it; leave it out")
-        return kind(module=path.stem, **fields)
+            raise ValueError(f"{name}: module: the name of the folder says it; leave it out")
+        return kind(module=path.parent.name, **fields)
+    except FileNotFoundError:
+        raise ValueError(f"{name} is missing: every folder among the papers holds a card; write one, "
+                         "or remove the folder") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path.name}: not TOML: {error}") from None
+        raise ValueError(f"{name}: not TOML: {error}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "card"
-        given = first.get("input")
-        shown = "" if isinstance(given, dict) else f" (given {given!r})"
-        raise ValueError(f"{path.name}: {where}: {first['msg']}{shown}") from None
+        raise ValueError(f"{name}: {_said(error.errors()[0], fields)}") from None
 
 
-def _one(path: Path) -> Card:
+def _said(first: dict, fields: dict) -> str:
+    """The first thing that is wrong with a card, in one line."""
+    where = [part for part in first["loc"] if part not in ("exact", "miniature", "full")]
+    if first["type"].startswith("union_tag"):
+        claim = fields["claims"][where[1]]
+        given = f"kind is {claim['kind']!r}" if "kind" in claim else "kind is missing"
+        return f"claim {claim.get('id', where[1])!r}: {given}; choose from exact, miniature, full"
+    given = first.get("input")
+    shown = "" if isinstance(given, dict) else f" (given {given!r})"
+    return f"{'.'.join(map(str, where)) or 'card'}: {first['msg']}{shown}"
+
+
+def _read(path: Path, kind: type[Card] | type[Comparison] = Card) -> Card | Comparison:
     """``read_card``, once for as long as the file stays as it is."""
-    return _read_once(path, path.stat().st_mtime_ns, path.stat().st_size)
+    if not path.is_file():
+        return read_card(path, kind)
+    return _read_once(path, kind, path.stat().st_mtime_ns, path.stat().st_size)
 
 
 @functools.cache
-def _read_once(path: Path, changed: int, size: int) -> Card:
-    return read_card(path)
+def _read_once(path: Path, kind: type[Card] | type[Comparison], changed: int, size: int) -> Card | Comparison:
+    return read_card(path, kind)
+
+
+def _folders(home: Path) -> list[Path]:
+    """The folders of papers; those that Python or a tool leaves behind begin with an underscore or a dot."""
+    return sorted(path for path in home.iterdir() if path.is_dir() and path.name[0] not in "_.") if home.is_dir() else []
 
 
 def cards() -> tuple[Card, ...]:
@@ -264,11 +288,12 @@ def cards() -> tuple[Card, ...]:
 
 
 @functools.cache
-def _cards(folder: Path) -> tuple[Card, ...]:
-    found = sorted((_one(path) for path in folder.glob("*.toml")), key=lambda card: card.number)
+def _cards(home: Path) -> tuple[Card, ...]:
+    found = sorted((_read(folder / "card.toml") for folder in _folders(home)), key=lambda card: card.number)
     for one, other in itertools.pairwise(found):
         if one.number == other.number:
-            raise ValueError(f"{one.module}.toml and {other.module}.toml both have number {one.number}")
+            raise ValueError(f"{one.module}/card.toml and {other.module}/card.toml both have number {one.number}; "
+                             "give one of them a number of its own")
     return tuple(found)
 
 
@@ -278,16 +303,16 @@ def comparisons() -> tuple[Comparison, ...]:
 
 
 @functools.cache
-def _comparisons(folder: Path) -> tuple[Comparison, ...]:
-    return tuple(read_card(path, Comparison) for path in sorted(folder.glob("*.toml")))
+def _comparisons(home: Path) -> tuple[Comparison, ...]:
+    return tuple(_read(folder / "card.toml", Comparison) for folder in _folders(home))
 
 
 def card(name: str | int) -> Card | Comparison:
     """A card by number (``2``, ``"02"``), slug (``"dcff"``) or chapter (``"02-dcff"``)."""
     text = str(name).strip().lower()
-    by_name = cards_folder() / f"{text.replace('-', '_')}.toml"
+    by_name = cards_folder() / text.replace("-", "_") / "card.toml"
     if re.fullmatch(r"[a-z][a-z0-9_-]*", text) and by_name.is_file():  # a kernel of a chapter needs no other card
-        return _one(by_name)
+        return _read(by_name)
     for one in comparisons():
         if text in (one.slug, one.module):
             return one

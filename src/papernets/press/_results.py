@@ -4,10 +4,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from papernets.tools import paths
 from papernets.cards import Card, Comparison, cards
 from papernets.cards.present import counted
 from papernets.cards.provenance import own_hash
+from papernets.tools import paths
 
 STATES = ("planned", "method", "chapter", "validated", "stale")
 
@@ -44,7 +44,7 @@ def read_results(path: Path) -> dict:
 
 
 def status(card: Card | Comparison) -> Status:
-    if not card.source.exists():
+    if not card.written:
         return Status(card, "planned", (), {})
     if not paths.notebook(card.chapter).exists():
         return Status(card, "method", (), {})

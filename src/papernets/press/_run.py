@@ -19,11 +19,11 @@ from pathlib import Path
 
 import nbformat
 
-from papernets.tools import paths
 from papernets.cards import Card, card
-from papernets.tools.files import write_json, write_text
 from papernets.cards.provenance import own_hash, run_key, versions
+from papernets.tools import paths
 from papernets.tools.environment import cleaned
+from papernets.tools.files import write_json, write_text
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -19,16 +19,16 @@ import nbformat
 import yaml
 from PIL import Image
 
-from papernets.tools import paths
 from papernets.bench import hardware_part, kernels_part
 from papernets.cards import comparisons
-from papernets.data import PHOTOGRAPHS, photographs
-from papernets.tools.files import write_text
 from papernets.cards.present import typeset_html
+from papernets.data import PHOTOGRAPHS, photographs
 from papernets.press import _pages
 from papernets.press._results import Status, status, statuses
 from papernets.press._run import Run, RunError
 from papernets.press._thumbnail import thumbnail
+from papernets.tools import paths
+from papernets.tools.files import write_text
 
 _STAMP = ".made-from"
 

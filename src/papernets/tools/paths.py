@@ -6,7 +6,7 @@ from pathlib import Path
 
 def root() -> Path:
     """The checkout: ``PAPERNETS_ROOT``, or the folder above the installed source."""
-    folder = Path(os.environ.get("PAPERNETS_ROOT") or Path(__file__).resolve().parents[2])
+    folder = Path(os.environ.get("PAPERNETS_ROOT") or Path(__file__).resolve().parents[3])
     if not (folder / "notebooks").is_dir():
         raise ValueError(f"{folder} is not a checkout of Paper Nets (it has no notebooks folder); "
                          "clone the repository and install it with: make book")
