@@ -1,32 +1,15 @@
-"""The figures of the chapter on layer adaptive progressive pruning show what the method computes."""
+"""LAPP: the figures."""
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 
 from papernets.cards import card
 from papernets.chapter import BASELINE, OURS
-from papernets.figures import lapp as draw
 from papernets.papers import lapp
-from papernets.papers.lapp import Progress
-
-
-@pytest.fixture(scope="module")
-def found():
-    """Two made-up trainings of three layers of 4, 8 and 8 filters, two epochs each."""
-    rng, names = np.random.default_rng(0), ("features.4", "features.7", "features.10")
-    made = {}
-    for rho in (0.3, 0.6):
-        progress = Progress(remaining=[1.0, 0.8, 0.5 * rho])
-        for epoch in range(3):
-            z = {name: rng.normal(size=width).tolist() for name, width in zip(names, (4, 8, 8))}
-            progress.z.append(z)
-            progress.thresholds.append({name: float(epoch) - 1 for name in names})
-            progress.masks.append({name: [float(value > epoch - 1) for value in values] for name, values in z.items()})
-        made[rho] = progress
-    return made
+from papernets.papers.lapp import claims, experiment, networks
+from papernets.papers.lapp import figures as draw
 
 
 @pytest.mark.parametrize("epoch", [0, 2])
@@ -36,7 +19,7 @@ def test_the_explorer_shows_what_the_training_did(found, epoch, rho, delta):
     figure = draw.explorer(found)(epoch, rho, delta)
     run = found[rho]
     *bars, line, dot, slopes = figure.data
-    model = lapp.small_net((2, 4, 8, 8))
+    model = networks.small_net((2, 4, 8, 8))
     flops = lapp.attach_(model, lapp.LAPP(target=0.99), torch.zeros(1, 1, 8, 8))
     for trace, (name, z) in zip(bars, run.z[epoch].items(), strict=True):
         assert list(trace.y) == sorted((round(value, 2) for value in z), reverse=True)
@@ -59,7 +42,7 @@ def gradient(flops, name, z, tau, delta):
 
 def test_what_the_text_on_the_explorer_says():
     """Thresholds wait at first, the targets' runs are the same until one is reached, and masks stay when they are final."""
-    runs = lapp.snapshots(targets=(0.8, 0.3), epochs=14, images=300, widths=(8, 16, 16, 16))
+    runs = experiment.snapshots(targets=(0.8, 0.3), epochs=14, images=300, widths=(8, 16, 16, 16))
     high, low = runs[0.8], runs[0.3]
     reached = next(i for i, r in enumerate(high.remaining) if r <= 0.8)
     assert high.remaining[0] > 1 and high.remaining[:reached] == low.remaining[:reached] and reached > 1
@@ -85,7 +68,7 @@ def run(seed):
 
 
 def test_every_miniature_is_recorded_with_its_own_baseline():
-    found = draw.records([run(0), run(1)])
+    found = claims.records([run(0), run(1)])
     assert set(found) == {claim.id for claim in card("lapp").claims if claim.kind == "miniature"}
     assert found["mini.bypass"] == (pytest.approx([92, 92.1]), pytest.approx([80, 80.1]))
     assert found["mini.bypass.p10"][0] == pytest.approx([91, 91.1])
@@ -93,7 +76,7 @@ def test_every_miniature_is_recorded_with_its_own_baseline():
     assert found["mini.narrow"][1] == [50, 50] and found["mini.drop"] == (pytest.approx([94, 94.1]), [95, 95])
     assert found["mini.progressive"] == (pytest.approx([0.3, 0.3]), pytest.approx([0.6, 0.6]))
     assert found["mini.rates"] == ([0.375] * 2, [0.0] * 2)
-    assert draw.control([run(0), run(1)]) == {"control.above": 1, "control.below": 0}
+    assert claims.control([run(0), run(1)]) == {"control.above": 1, "control.below": 0}
 
 
 def test_titles_say_what_the_run_shows():

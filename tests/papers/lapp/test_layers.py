@@ -1,41 +1,30 @@
-"""LAPP: scores, thresholds, the count of FLOPs, the layers, the verbs, the training and the published counts."""
+"""LAPP: the layers and the verbs."""
 
 import copy
 import math
 from itertools import pairwise
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from model_checks import lively
+from papers.lapp.samples import DIGIT
 from torch import nn
 from torch.nn import functional as F
 
-from papernets.cards import card
 from papernets.data import digits
-from papernets.measure import count, macs, parameters, report
+from papernets.measure import macs, parameters, report
 from papernets.nn import VGG, ConvNet, GoogLeNet, MobileNetV2, ResNetBasic, ResNetCIFAR, ResNetImageNet
 from papernets.papers import lapp
 from papernets.papers.lapp import (
     LAPP,
-    NETWORKS,
-    RECIPES,
     CompactConv2d,
     ThresholdConv2d,
     attach_,
-    bell,
     bypass_of,
     compact,
-    compare,
     export,
-    facts,
     gate,
     kept,
-    kept_by,
-    layer_times,
-    narrow_widths,
     objective,
     optimiser,
     prunable,
@@ -47,17 +36,15 @@ from papernets.papers.lapp import (
     settle_,
     settled,
     slim,
-    small_net,
     standardise,
     step_thresholds_,
     train,
     uniform_,
 )
-from papernets.training import accuracy, cosine, fit, loader, run_recipe, seed_everything
+from papernets.papers.lapp.networks import small_net
+from papernets.training import accuracy, cosine, fit, loader, seed_everything
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-HAND = torch.tensor([1.0, 2.0, 3.0, 4.0])
-DIGIT = torch.zeros(1, 1, 8, 8)
 
 
 def units(model):
@@ -78,43 +65,6 @@ def same_state(before, model):
     return before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
 
-# --- scores, masks and their gradient --------------------------------------------------------------------------------
-
-
-def test_the_example_by_hand():
-    z = standardise(HAND)
-    assert z.tolist() == pytest.approx([-1.161895, -0.387298, 0.387298, 1.161895], abs=1e-6)
-    assert kept_by(z, 0.0).tolist() == [False, False, True, True] and kept_by(z, -3.0).all()
-
-
-def test_the_surrogate_gradient_by_hand():
-    z, tau = standardise(HAND), torch.zeros((), requires_grad=True)
-    assert bell(z).tolist() == pytest.approx([0.181525, 0.240855, 0.240855, 0.181525], abs=1e-6)
-    gate(z, tau).sum().backward()
-    assert float(tau.grad) == pytest.approx(-0.844759, abs=1e-6)
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(2, 9), st.floats(-2, 2), st.floats(0.2, 2), st.integers(0, 99))
-def test_the_gradient_against_the_rule_in_plain_python(C, tau, delta, seed):
-    draw = torch.Generator().manual_seed(seed)
-    z, weights = standardise(torch.rand(C, generator=draw, dtype=torch.float64)), torch.randn(C, generator=draw).double()
-    at = torch.tensor(tau, dtype=torch.float64, requires_grad=True)
-    m = gate(z, at, delta)
-    (m * weights).sum().backward()
-    expected = 0.0
-    for value, weight in zip(z.tolist(), weights.tolist()):
-        share = 1 / (1 + math.exp(-(value - tau) / delta))
-        expected -= weight * share * (1 - share) / delta
-    assert float(at.grad) == pytest.approx(expected, abs=1e-9)
-    assert m.tolist() == [float(value > tau or value == max(z.tolist())) for value in z.tolist()]
-
-
-def test_scores_are_mean_absolute_weights_and_get_no_gradient():
-    W = torch.tensor([[1.0, -3.0], [0.5, 0.5]]).view(2, 2, 1, 1).requires_grad_()
-    assert scores(W).tolist() == [2.0, 0.5] and not standardise(scores(W)).requires_grad
-
-
 def test_the_scale_of_a_layer_does_not_matter():
     W = torch.randn(13, 5, 3, 3)
     torch.testing.assert_close(standardise(scores(10 * W)), standardise(scores(W)))
@@ -127,33 +77,6 @@ def test_the_scale_of_a_layer_does_not_matter():
         unit.conv.weight *= 10
     assert 0 < before.sum() < len(before) and torch.equal(unit.gate(), before)
 
-
-@pytest.mark.parametrize("s", [torch.full((5,), 0.3), torch.tensor([0.7]), torch.zeros(4), 0.1 + 1e-9 * torch.arange(3)])
-def test_scores_that_do_not_differ_keep_all(s):
-    assert torch.equal(standardise(s), torch.zeros(len(s))) and kept_by(standardise(s), 5.0).all()
-
-
-def test_the_best_filter_survives_any_threshold_and_still_pulls_on_it():
-    z, tau = standardise(HAND), torch.tensor(9.0, requires_grad=True)
-    m = gate(z, tau)
-    assert m.tolist() == [0, 0, 0, 1]
-    m[3].backward()
-    assert float(tau.grad) == pytest.approx(-float(bell(z[3] - 9)), rel=1e-6) and tau.grad < 0
-
-
-def test_the_push_is_a_hinge():
-    r = torch.tensor([0.3, 0.4, 0.9], requires_grad=True)
-    assert push(r, 0.4).tolist() == pytest.approx([0, 0, 0.5])
-    assert push(r, 0.4, "square").tolist() == pytest.approx([0, 0, 0.25])
-    push(r, 0.35).sum().backward()
-    assert r.grad.tolist() == [0, 1, 1]
-
-
-def test_runs_of_an_index():
-    assert runs(torch.tensor([0, 1, 2, 5, 7, 8])) == ((0, 0, 3), (3, 5, 1), (4, 7, 2))
-
-
-# --- the count of FLOPs ----------------------------------------------------------------------------------------------
 
 NETS = {"small": (lambda: small_net((5, 8, 12, 16)), (1, 1, 8, 8), {}),
         "resnet": (lambda: ResNetCIFAR(8, (8, 16, 8), (8, 16, 24)), (1, 3, 12, 12), {}),
@@ -246,23 +169,6 @@ def test_the_gradient_of_the_share():
         assert masks[name].grad.tolist() == pytest.approx([cost] * C, rel=1e-5)
 
 
-# --- the layers ------------------------------------------------------------------------------------------------------
-
-
-def unit_of(c=8, C=16, bypass="grouped", stride=1, **options):
-    return ThresholdConv2d(nn.Conv2d(c, C, 3, stride, 1, bias=False), nn.BatchNorm2d(C), LAPP(bypass=bypass, **options))
-
-
-def test_the_output_in_plain_terms():
-    unit = lively(unit_of())
-    with torch.no_grad():
-        unit.threshold.zero_()
-    x = torch.randn(2, 8, 7, 5)
-    m = (unit.z() > 0).float()[:, None, None]
-    assert 0 < m.sum() < 16
-    torch.testing.assert_close(unit(x), m * unit.bn(unit.conv(x)) + unit.bn_bypass(unit.bypass(x)))
-
-
 @pytest.mark.parametrize(("c", "C", "bypass", "groups", "weights"), [
     (16, 32, "grouped", 8, 16 * 32 // 8), (12, 18, "grouped", 2, 12 * 18 // 2), (5, 7, "grouped", 1, 35),
     (16, 16, "depthwise", 16, 9 * 16), (16, 32, "depthwise", 8, 16 * 32 // 8)])
@@ -272,25 +178,6 @@ def test_bypasses(c, C, bypass, groups, weights):
     assert found(torch.zeros(1, c, 9, 7)).shape == (1, C, 5, 4)
 
 
-def test_pruned_filters_get_no_gradient_and_all_others_do():
-    unit, x = unit_of(), torch.randn(4, 8, 5, 5)
-    unit(x).square().sum().backward()
-    assert (unit.conv.weight.grad.flatten(1).abs().sum(1) > 0).all() and unit.threshold.grad is not None
-    unit.zero_grad()
-    with torch.no_grad():
-        unit.threshold.zero_()
-    unit(x).square().sum().backward()
-    grads = unit.conv.weight.grad.flatten(1).abs().sum(1)
-    assert torch.equal(grads > 0, unit.gate() > 0) and 0 < int((grads > 0).sum()) < 16
-
-
-def test_nothing_is_pruned_at_the_start_even_by_chance():
-    for seed in range(30):
-        seed_everything(seed)
-        unit = unit_of(32, 64)
-        assert unit.gate().all() and unit.threshold <= -3
-
-
 def test_one_number_a_layer_and_the_bypass():
     plain, model = ResNetCIFAR(20), ResNetCIFAR(20)
     attach_(model, LAPP(), torch.zeros(1, 3, 32, 32))
@@ -298,13 +185,6 @@ def test_one_number_a_layer_and_the_bypass():
     assert sum(name.endswith("threshold") for name in extra) == 18 and all(
         p.numel() == 1 for name, p in extra.items() if name.endswith("threshold"))
     assert parameters(model) - parameters(plain) == sum(p.numel() for p in extra.values())
-
-
-def test_the_alternative_score_is_the_scale_of_the_batch_norm():
-    unit = unit_of(C=4, score="bn")
-    with torch.no_grad():
-        unit.bn.weight.copy_(torch.tensor([1.0, -2.0, 3.0, -4.0]))
-    assert unit.z().tolist() == pytest.approx(standardise(HAND).tolist())
 
 
 def test_a_threshold_below_all_scores_trains_like_no_threshold():
@@ -350,23 +230,6 @@ def test_the_state_travels():
     assert torch.equal(one.eval()(x), other.eval()(x)) and kept(one) == kept(other) and settled(other)
 
 
-# --- the verbs -------------------------------------------------------------------------------------------------------
-
-
-def test_what_is_pruned_and_what_is_left_out():
-    example = torch.zeros(1, 3, 32, 32)
-    found = prunable(ResNetCIFAR(20), LAPP(), example)
-    assert len(found) == 18 and "conv1" not in found and found["blocks.0.conv1"] == "blocks.0.bn1"
-    assert len(prunable(lapp.projected_resnet(), LAPP(), example)) == 18
-    net = small_net((4, 8, 8, 8))
-    assert list(prunable(net, LAPP(ignore=("features.7",)), DIGIT)) == ["features.4", "features.10"]
-    assert list(prunable(net, LAPP(filter_fn=lambda name, module: module.in_channels == 4), DIGIT)) == ["features.4"]
-    wide = MobileNetV2(0.25)
-    assert {wide.get_submodule(name).groups for name in prunable(wide, LAPP(pointwise=True), example)} == {1}
-    with pytest.raises(ValueError, match="no Conv2d of this network is left to work on"):
-        prunable(wide, LAPP(), example)
-
-
 def test_layers_without_a_batch_norm_or_used_twice_keep_their_filters():
     class Twice(nn.Module):
         def __init__(self):
@@ -404,31 +267,6 @@ def test_weights_that_are_not_finite_are_refused():
         model.features[4].weight[0, 0, 0, 0] = math.nan
     with pytest.raises(ValueError, match=r"features.4 holds a value that is not finite"):
         attach_(model, LAPP(), DIGIT)
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [(lambda: LAPP(target=0.0), r"target 0.0 is outside \(0, 1\]; the nearest is 0.01"),
-     (lambda: LAPP(target=1.5), r"target 1.5 is outside \(0, 1\]; the nearest is 1"),
-     (lambda: LAPP(bypass="wide"), "bypass is 'wide'; choose from grouped, depthwise, None"),
-     (lambda: LAPP(score="l2"), "score is 'l2'; choose from l1, bn"),
-     (lambda: LAPP(push="cube"), "push is 'cube'; choose from hinge, square"),
-     (lambda: LAPP(groups=0), "groups is 0; it is a whole number"),
-     (lambda: LAPP(delta=0), "delta is 0; it must be above 0, such as 1.0"),
-     (lambda: LAPP(rate=-1.0), "rate is -1.0; it must be above 0"),
-     (lambda: LAPP(strength=-1), "strength is -1; it must be at least 0"),
-     (lambda: LAPP(progressive=0), "progressive is 0; the phase has a whole number of epochs"),
-     (lambda: attach_(small_net()), "example is missing"),
-     (lambda: compact(small_net()), "this network has no thresholds; call attach_ first"),
-     (lambda: export(small_net(), DIGIT), "this network has no compact layer; call compact first"),
-     (lambda: lapp.network("vgg"), "no network 'vgg'; choose from resnet20, "),
-     (lambda: train(small_net(), ((), None), LAPP(progressive=5), epochs=4, example=DIGIT),
-      "4 epochs are fewer than the 5 of the progressive phase; the nearest is 5"),
-     (lambda: train(small_net(), ((), None), epochs=20, rule="best"), "rule is 'best'; choose from learned, uniform, one-shot"),
-     (lambda: narrow_widths(0.001), "share 0.001 is below that of one filter a layer")])
-def test_refusals(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()
 
 
 def test_twice_is_refused():
@@ -548,9 +386,6 @@ def test_one_group_needs_one_slice():
     assert [len(m.slices) for m in found.modules() if isinstance(m, CompactConv2d)] == [1, 1, 1]
 
 
-# --- explicit control ------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("bypass", ["grouped", None])
 @pytest.mark.parametrize("start", [-9.0, 0.0, 9.0])
 @pytest.mark.parametrize("target", [0.9, 0.5, 0.25])
@@ -602,9 +437,6 @@ def test_uniform_keeps_the_same_share_everywhere():
     assert r <= 0.4 and max(shares) - min(shares) <= 1 / 16
     for unit in units(model).values():
         assert unit.z()[unit.mask > 0].min() >= unit.z()[unit.mask == 0].max()
-
-
-# --- the training ----------------------------------------------------------------------------------------------------
 
 
 def test_thresholds_take_plain_steps_without_decay_or_momentum():
@@ -768,88 +600,3 @@ def test_the_same_seed_gives_the_same_network():
     model, config = small_net((4, 8, 8)), LAPP(progressive=2, rate=0.5)
     one, other = (train(model, (loaders()[0], None), config, epochs=3, example=DIGIT, seed=3)[0] for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
-
-
-# --- the paper and the experiments -----------------------------------------------------------------------------------
-
-
-def test_every_exact_claim():
-    found = facts()
-    for claim in card("lapp").claims:
-        if claim.kind == "exact" and not claim.id.startswith("control."):  # those are counted over trainings, see below
-            assert found[claim.id] == pytest.approx(claim.paper, abs=max(claim.accept.absolute, 1e-9)), claim.id
-            assert claim.ours is None or found[claim.id] == claim.ours
-
-
-def test_the_comparison():
-    found = compare(0, images=100, epochs=2, progressive=1, targets=(0.4, 0.1))
-    for rho, arms in found["arms"].items():
-        assert set(arms) == {*lapp.ARMS, "narrow"} and all(0 <= arm["accuracy"] <= 1 for arm in arms.values())
-        for name in lapp.ARMS:
-            assert arms[name]["remaining"][-1] <= rho and len(arms[name]["remaining"]) == 3
-    assert found["control"] == {rho: [{"above": False, "below": False}] * 2 for rho in (0.4, 0.1)}
-    whole = macs(small_net(), DIGIT)
-    assert all(0.9 * rho < macs(small_net(narrow_widths(rho)), DIGIT) / whole <= rho for rho in (0.4, 0.2, 0.1))
-
-
-def test_times_come_with_their_counts():
-    found = layer_times(16, 6, (2, 8), repeats=1)
-    dense = 36 * 9 * 16 * 16
-    assert found["full.macs"] == dense and found["bypass.macs"] == dense // 72
-    assert found["macs"] == [dense // 8 + dense // 72, dense // 2 + dense // 72]
-    assert all(value > 0 for part in ("conv", "scatter", "index", "slice", "narrow") for value in found[part])
-    assert found["narrow.macs"] == pytest.approx(found["macs"], rel=0.25)
-
-
-def test_snapshots_for_the_explorer():
-    found = lapp.snapshots(targets=(0.5,), epochs=3, images=100, widths=(4, 8, 8))
-    assert list(found) == [0.5] and len(found[0.5].z) == 4 and len(found[0.5].z[0]["features.4"]) == 8
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_recipes_are_whole(name):
-    recipe = RECIPES[name]()
-    made = NETWORKS[name.rsplit("-", 1)[0].removesuffix("-dense")]
-    torch.manual_seed(0)
-    model = recipe.build()
-    assert (recipe.export is None) == ("-dense" in name) and recipe.lr(0) > 0
-    if "-dense" in name:
-        assert parameters(model) == lapp.counts(name.rsplit("-dense", 1)[0])["params"]
-        return
-    recipe.optimizer(model)
-    outputs = torch.randn(2, model.classifier.out_features, requires_grad=True)
-    assert recipe.loss()(outputs, None, torch.zeros(2, dtype=torch.long)) > 0
-    recipe.before_epoch(model, 0, recipe.epochs)
-    assert not settled(model)
-    recipe.before_epoch(model, 30, recipe.epochs)
-    assert settled(model)
-    with torch.no_grad():
-        small = recipe.export(model)
-        whole = lapp.counts(name.rsplit("-", 1)[0])["macs"]
-        found = sum(cost.macs for cost in count(small, torch.zeros(1, 3, made.side, made.side)).values()) / whole
-    assert made.target - 0.004 < found <= made.target
-
-
-def test_the_full_claims_have_recipes_that_say_what_they_need(tmp_path):
-    claims = {claim.recipe.split("--config ")[1] for claim in card("lapp").claims if claim.kind == "full"}
-    assert claims == {"resnet20-cifar10", "resnet18-imagenet"} and claims <= set(RECIPES)
-    assert {"resnet20-dense-cifar10", "resnet18-dense-imagenet"} <= set(RECIPES)
-    with pytest.raises(ValueError, match="imagenet cannot be fetched; give its folder with --data"):
-        run_recipe(RECIPES["resnet18-imagenet"](), tmp_path)
-
-
-def test_a_recipe_runs_goes_on_and_leaves_a_network_that_can_be_restored(tmp_path, write_archive):
-    """The published format of CIFAR-10, made small; the second epoch is run by a recipe that is built anew."""
-    rng = np.random.default_rng(0)
-    names = [*(f"data_batch_{index}.bin" for index in range(1, 6)), "test_batch.bin"]
-    members = {f"cifar-10-batches-bin/{name}": b"".join(
-        bytes([index, *rng.integers(0, 256, 3072, dtype=np.uint8)]) for index in range(4)) for name in names}
-    members["cifar-10-batches-bin/batches.meta.txt"] = b"\n".join(b"name%d" % index for index in range(10)) + b"\n\n"
-    archive = write_archive(members.items())
-    for epochs in (1, 2):
-        history = run_recipe(RECIPES["resnet20-cifar10"](), tmp_path / "run", data=archive, epochs=epochs, workers=0)
-        assert len(history.loss) == epochs
-    state = torch.load(tmp_path / "run" / "best.pt", weights_only=True)
-    small = restore(ResNetCIFAR(20), state, LAPP(target=0.403), torch.zeros(1, 3, 32, 32))
-    assert sum(isinstance(module, CompactConv2d) for module in small.modules()) == 18
-    assert all(torch.equal(value, state[name]) for name, value in small.state_dict().items())

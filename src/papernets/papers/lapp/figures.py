@@ -1,7 +1,6 @@
 """The figures of the chapter on layer adaptive progressive pruning."""
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 
 import numpy as np
 import plotly.graph_objects as go
@@ -10,15 +9,13 @@ from plotly.subplots import make_subplots
 
 from papernets.chapter import ACCENTS, BASELINE, OURS, plots
 from papernets.measure import count
-from papernets.papers import lapp
-from papernets.papers.lapp import Progress
+from papernets.papers.lapp import experiment, layers, method, networks
+from papernets.papers.lapp.claims import PAIRS, _steepest
+from papernets.papers.lapp.compaction import Progress
 
 #: The arms as the figures call them.
 NAMES = {"lapp": "LAPP", "plain": "LAPP without bypass", "uniform": "uniform rate", "one-shot": "one-shot L1",
          "narrow": "narrow from the start"}
-#: What each comparison of accuracies sets against what, and at which target.
-PAIRS = {"mini.bypass": ("plain", 0.2), "mini.bypass.p10": ("plain", 0.1), "mini.uniform": ("uniform", 0.2),
-         "mini.oneshot": ("one-shot", 0.2), "mini.narrow": ("narrow", 0.2), "mini.drop": ("full", 0.4)}
 WORDS = {"mini.bypass": "LAPP − no bypass", "mini.bypass.p10": "LAPP − no bypass", "mini.uniform": "LAPP − uniform",
          "mini.oneshot": "LAPP − one-shot", "mini.narrow": "LAPP − narrow", "mini.drop": "LAPP − unpruned"}
 
@@ -26,7 +23,7 @@ WORDS = {"mini.bypass": "LAPP − no bypass", "mini.bypass.p10": "LAPP − no by
 def filter_costs() -> go.Figure:
     """What one filter of each convolution inside the blocks of ResNet-20 costs."""
     with torch.device("meta"):
-        model = lapp.NETWORKS["resnet20"].build()
+        model = networks.NETWORKS["resnet20"].build()
         costs = count(model, torch.empty(1, 3, 32, 32))
     inside = [name for name in costs if name.startswith("blocks.") and ".conv" in name]
     each = [costs[name].macs / model.get_submodule(name).out_channels / 1e3 for name in inside]
@@ -43,8 +40,8 @@ def explorer(found: Mapping[float, Progress]) -> Callable[..., go.Figure]:
     """The function behind the explorer of ``found``, trainings by target: ``draw(epoch, rho, delta)``."""
     first = next(iter(found.values()))
     widths = [len(values) for values in first.z[0].values()]
-    model = lapp.small_net((widths[0] // 2, *widths))
-    flops = lapp.attach_(model, lapp.LAPP(target=0.99), torch.zeros(1, 1, 8, 8))
+    model = networks.small_net((widths[0] // 2, *widths))
+    flops = layers.attach_(model, layers.LAPP(target=0.99), torch.zeros(1, 1, 8, 8))
     full = flops.count(flops.widths)
     share = {name: (full - flops.count(dict(flops.widths) | {name: C - 1})) / flops.whole for name, C in flops.widths.items()}
 
@@ -59,7 +56,7 @@ def explorer(found: Mapping[float, Progress]) -> Callable[..., go.Figure]:
             z, tau = torch.tensor(run.z[e][name]), run.thresholds[e][name]
             order = torch.argsort(z, descending=True, stable=True)
             kept = [run.masks[e][name][i] > 0 for i in order.tolist()]
-            slopes.append(-share[name] * float(lapp.bell(z - tau, delta).sum()))
+            slopes.append(-share[name] * float(method.bell(z - tau, delta).sum()))
             number, top = place + 1 if place else "", 1 - place * height
             x, y = f"x{number}", f"y{number}"
             traces.append(dict(type="bar", x=list(range(1, len(z) + 1)), y=[round(v, 2) for v in z[order].tolist()], xaxis=x,
@@ -101,7 +98,7 @@ def _mean(runs: Sequence[dict], rho: float, name: str, key: str) -> np.ndarray:
 
 def falling(runs: Sequence[dict], rho: float = 0.4) -> go.Figure:
     """r after every epoch, mean over the seeds."""
-    series = {NAMES[name]: (100 * _mean(runs, rho, name, "remaining")).tolist() for name in lapp.ARMS}
+    series = {NAMES[name]: (100 * _mean(runs, rho, name, "remaining")).tolist() for name in experiment.ARMS}
     steepest = {name: np.mean([_steepest(run, rho, name) for run in runs]) for name in ("lapp", "one-shot")}
     figure = plots.lines(series, f"In one epoch LAPP loses at most {100 * steepest['lapp']:.0f} % of the network, one-shot "
                                  f"pruning {100 * steepest['one-shot']:.0f}\u00a0%", "epoch", "multiply-adds left, r (%)",
@@ -144,33 +141,6 @@ def accuracies(runs: Sequence[dict]) -> go.Figure:
                           showarrow=False)
     figure.update_xaxes(tickvals=[100 * rho for rho in targets])
     return figure
-
-
-def _steepest(run: dict, rho: float, name: str) -> float:
-    r = run["arms"][rho][name]["remaining"]
-    return max(before - after for before, after in pairwise(r))
-
-
-def _spread(run: dict, rho: float, name: str) -> float:
-    kept = run["arms"][rho][name]["kept"]
-    return float(np.std(np.divide(kept[-1], kept[0])))
-
-
-def records(runs: Sequence[dict]) -> dict[str, tuple[list[float], list[float]]]:
-    """(ours, baseline) of every miniature, over the seeds: points, falls and spreads."""
-    found = {}
-    for identity, (other, rho) in PAIRS.items():
-        found[identity] = ([100 * run["arms"][rho]["lapp"]["accuracy"] for run in runs],
-                           [100 * (run["full"] if other == "full" else run["arms"][rho][other]["accuracy"]) for run in runs])
-    found["mini.progressive"] = tuple([_steepest(run, 0.4, name) for run in runs] for name in ("lapp", "one-shot"))
-    found["mini.rates"] = tuple([_spread(run, 0.4, name) for run in runs] for name in ("lapp", "uniform"))
-    return found
-
-
-def control(runs: Sequence[dict]) -> dict[str, int]:
-    """How many trainings with learned thresholds end above the target, and how many more than a filter below it."""
-    every = [check for run in runs for checks in run["control"].values() for check in checks]
-    return {f"control.{side}": sum(check[side] for check in every) for side in ("above", "below")}
 
 
 def _points(claims: Sequence[dict]) -> list[dict]:
@@ -233,7 +203,7 @@ _PARTS = {"conv": ("narrow convolution", OURS), "bypass": ("bypass", ACCENTS[0])
 
 def layer_times(left: Sequence[int] = (4, 16, 64, 128), repeats: int = 5) -> dict[str, dict]:
     """Measured parts of a compact layer, by bypass and by the number of filters that are left."""
-    return {name: lapp.layer_times(channels, side, left, bypass=bypass, repeats=repeats)
+    return {name: experiment.layer_times(channels, side, left, bypass=bypass, repeats=repeats)
             for name, (channels, side, bypass) in LAYERS.items()}
 
 
