@@ -20,34 +20,19 @@ Differs: distances are computed in float64 by explicit differences, so equal fil
 """
 
 import copy
-import functools
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from papernets.data import Split, photograph_patches
-from papernets.measure import macs, parameters
-from papernets.nn import (
-    GOOGLENET_WIDTHS,
-    VGG,
-    VGG16_WIDTHS,
-    ConvNet,
-    GoogLeNet,
-    ResNetCIFAR,
-    ResNetImageNet,
-    chosen,
-    rounded,
-    surgery,
-)
-from papernets.training import Recipe, accuracy, cosine, fit, loader, logits, seed_everything, single_thread, steps, with_warmup
+from papernets.nn import chosen, rounded, surgery
 
 # ---------------------------------------------------------------------------------------------------------------------
-# 1. Functions on tensors
+# Functions on tensors
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -140,9 +125,8 @@ def kept_width(C: int, rate: float, guarded: bool = False) -> int:
                          f"the highest rate of three digits that keeps one is {highest:g}")
     return m
 
-
 # ---------------------------------------------------------------------------------------------------------------------
-# 2. The layer
+# The layer
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -269,9 +253,8 @@ class FusedConv2d(nn.Module):
     def extra_repr(self) -> str:
         return f"{self.weight.shape[1]}, {len(self.phi)} of {len(self.weight)}, kernel_size={tuple(self.weight.shape[2:])}"
 
-
 # ---------------------------------------------------------------------------------------------------------------------
-# 3. The verbs
+# The verbs
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -349,207 +332,3 @@ def compact(model: nn.Module) -> nn.Module:
                 return module.to_conv()
             model.set_submodule(name, module.to_conv())
     return model
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# 4. The paper's networks
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Network:
-    """A dense network of the paper and the narrow one its published rates leave; ``fused`` names the fused layers."""
-
-    dense: Callable[[], nn.Module]
-    narrow: Callable[[], nn.Module]
-    example: tuple[int, ...]
-    unfused: tuple[str, ...] = ()
-    init: str = "default"
-    config: DCFF = field(default_factory=DCFF)
-
-    def build(self) -> nn.Module:
-        """The narrow network with its fused layers, ready to train."""
-        with torch.device("meta"):
-            wide = {name: module.out_channels for name, module in self.dense().named_modules()
-                    if isinstance(module, nn.Conv2d)}
-        model = self.narrow()
-        fused = {name: C for name, C in wide.items() if not name.startswith(self.unfused or ("\0",))
-                 and ".shortcut." not in name}
-        fuse_narrow_(model, fused, self.config)
-        if self.init != "default":
-            for module in model.modules():
-                if isinstance(module, FusedConv2d):
-                    nn.init.kaiming_normal_(module.weight, mode=self.init, nonlinearity="relu")
-                    module.restart()
-        return model
-
-
-def _widths(dense: Sequence[int], rates: Sequence[float]) -> list[int]:
-    return [kept_width(C, rate) for C, rate in zip(dense, rates, strict=True)]
-
-
-def _list(text: str) -> list[float]:
-    """``".5*2 0"`` → ``[0.5, 0.5, 0.0]``, the way the authors write rates."""
-    rates = []
-    for part in text.split():
-        rate, _, times = part.partition("*")
-        rates += [float(rate)] * int(times or 1)
-    return rates
-
-
-_VGG16 = _widths(VGG16_WIDTHS, _list(".5*2 .4*2 .35*3 .85*6"))
-_R56 = _widths([16] * 9 + [32] * 9 + [64] * 9, _list(
-    ".7*2 .5*3 .3*2 .4 .8   .7*2 .8*4 .4 .2*2   .7 .3 .8 .4*2 .7 .3 .4 .8"))
-_R110 = _widths([16] * 18 + [32] * 18 + [64] * 18, _list(
-    ".2 0 .2 .3 .7 .7 .1 .3 .3 .4 .7 .7 .5 .1 .3 0 .6 0   .2 .5 0 .7 .7 .5 .7 .7 .4 .4 0 .3 .1 .5 .1 .1 .1 .7   "
-    ".1 .1 .3*5 .5 .7 .2 .4 .7*5 .5 .1"))
-_R110_STAGES = _widths((16, 32, 64), (0.6, 0.2, 0.5))
-_R50 = [64] * 3 + [128] * 4 + [256] * 6 + [512] * 3
-#: Rates of ResNet-50: first convolutions | second convolutions | third convolutions and shortcuts, per stage.
-_R50_RATES = {
-    "a": (".8*10 .7*6", ".6*10 .4*6", ".3*4"),
-    "b": (".6*10 .5*6", ".5*10 .4*6", ".2*4"),
-    "c": (".35*10 .3*6", ".4*10 .3*6", ".1*4"),
-    "d": (".5*16", ".5*16", ".25*3 0"),
-    "e": (".7*7 .45*9", ".7*7 .45*9", ".24*3 0"),
-    "f": (".43*7 .73*9", ".43*7 .73*9", ".45*3 0"),
-}
-_GOOGLENET_RATE = {"a3": 0.8, "b3": 0.9, "a4": 0.9, "b4": 0.9, "c4": 0.8, "d4": 0.8, "e4": 0.8, "a5": 0.9, "b5": 0.9}
-_GOOGLENET = {unit: tuple(_widths(GOOGLENET_WIDTHS[unit], [0, r, 0, r, r, 0, 0])) for unit, r in _GOOGLENET_RATE.items()}
-_CIFAR, _IMAGENET = (1, 3, 32, 32), (1, 3, 224, 224)
-
-
-def _r50(rates: tuple[str, str, str]) -> Callable[[], nn.Module]:
-    first, second, stages = (_list(part) for part in rates)
-    return lambda: ResNetImageNet(_widths(_R50, first), _widths(_R50, second),
-                                  _widths((256, 512, 1024, 2048), stages))
-
-
-NETWORKS = {
-    "vgg16": Network(VGG, lambda: VGG(_VGG16), _CIFAR),
-    "resnet56": Network(lambda: ResNetCIFAR(56), lambda: ResNetCIFAR(56, _R56), _CIFAR, init="fan_in"),
-    "resnet110": Network(lambda: ResNetCIFAR(110), lambda: ResNetCIFAR(110, _R110, _R110_STAGES), _CIFAR, init="fan_in"),
-    "googlenet": Network(GoogLeNet, lambda: GoogLeNet(_GOOGLENET), _CIFAR, unfused=("stem",)),
-    **{f"resnet50-{key}": Network(ResNetImageNet, _r50(rates), _IMAGENET, unfused=("conv1",), init="fan_out")
-       for key, rates in _R50_RATES.items()},
-}
-
-
-def network(name: str) -> Network:
-    """A network of the paper by name. ``ValueError`` lists the names."""
-    if name not in NETWORKS:
-        raise ValueError(f"no network {name!r}; choose from {', '.join(NETWORKS)}")
-    return NETWORKS[name]
-
-
-def counts(name: str) -> dict[str, float]:
-    """MACs (thop convention) and parameters of a compact network of the paper, and the shares removed in per cent."""
-    made = network(name)
-    found, whole = _cost(made.narrow, made.example), _cost(made.dense, made.example)
-    return found | {f"{key}_cut": 100 * (1 - found[key] / whole[key]) for key in whole}
-
-
-@functools.cache
-def _cost(build: Callable[[], nn.Module], example: tuple[int, ...]) -> dict[str, int]:
-    with torch.device("meta"):
-        model = build()
-        return {"macs": macs(model, torch.empty(example), "thop"), "params": parameters(model)}
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# 5. The experiment of the chapter, and the recipes of the paper
-# ---------------------------------------------------------------------------------------------------------------------
-
-ARMS = ("fused", "narrow", "l1", "random")
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One run: test accuracy (a share) after every epoch, the trained network, and how many kept filters changed."""
-
-    accuracy: list[float]
-    model: nn.Module
-    exchanged: list[int] = field(default_factory=list)
-
-
-def keep_largest(model: nn.Module, rate: float, example: torch.Tensor) -> nn.Module:
-    """A narrower copy of a trained network: in every convolution the filters of largest L1 norm. The usual baseline."""
-    kept = {}
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d):
-            norm = module.weight.detach().abs().sum((1, 2, 3))
-            kept[name] = select(norm, kept_width(len(norm), rate))
-    return surgery.keep_filters(model, kept, example)
-
-
-def trial(arm: str, data: tuple[Split, Split], *, widths=(32, 64, 64), rate: float = 0.5, epochs: int = 20,
-          seed: int = 0, lr: float = 0.05, batch: int = 64, config: DCFF | None = None) -> Trial:
-    """Train one arm of the comparison; every arm has ``epochs`` epochs, the same seed and the same order of the data.
-
-    ``fused``: fused training. ``random``: the same, with random filters kept. ``narrow``: the narrow network directly.
-    ``l1``: the wide network for half the epochs, its filters of largest L1 norm kept, fine-tuned for the other half; each
-    half has a cosine of its own, the second from a fifth of the rate.
-    """
-    if arm not in ARMS:
-        raise ValueError(f"no arm {arm!r}; choose from {', '.join(ARMS)}")
-    train, test = loader(data[0], batch, True), loader(data[1], 500, False)
-    classes, channels = len(data[0].classes), data[0].images.shape[1]
-    with single_thread():
-        seed_everything(seed)
-        if arm == "l1":
-            model = ConvNet(widths, classes, channels)
-            half = epochs // 2
-            first = fit(model, train, test, epochs=half, lr=cosine(lr, half), seed=seed).accuracy if half else []
-            model = keep_largest(model, rate, data[0].images[:1])
-            rest = epochs - half
-            second = fit(model, train, test, epochs=rest, lr=cosine(lr / 5, rest), seed=seed + 1).accuracy
-            return Trial(first + second, model)
-        model = ConvNet([kept_width(C, rate) for C in widths], classes, channels)
-        before, exchanged = None, []
-        if arm != "narrow":
-            full = {name: C for (name, module), C in zip(
-                ((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d)), widths)}
-            fuse_narrow_(model, full, replace(config or DCFF(), random=arm == "random"))
-
-            def before(model, epoch):
-                kept = [set(m.kept.tolist()) for m in model.modules() if isinstance(m, FusedConv2d)]
-                refresh_(model, epoch, epochs)
-                now = [set(m.kept.tolist()) for m in model.modules() if isinstance(m, FusedConv2d)]
-                if epoch > 0:
-                    exchanged.append(sum(len(new - old) for old, new in zip(kept, now)))
-
-        history = fit(model, train, test, epochs=epochs, lr=cosine(lr, epochs), seed=seed, before_epoch=before)
-        return Trial(history.accuracy, model, exchanged)
-
-
-def compare(seed: int, *, train: int = 2000, test: int = 1000, epochs: int = 20,
-            widths=(32, 64, 64), rate: float = 0.5) -> dict:
-    """All arms for one seed on the photograph patches: their accuracies, and the fused network against its export."""
-    data = photograph_patches(train, test, seed)
-    runs = {arm: trial(arm, data, widths=widths, rate=rate, epochs=epochs, seed=seed) for arm in ARMS}
-    fused = runs["fused"].model
-    with single_thread():
-        gap = logits(fused, data[1].images) - logits(compact(fused), data[1].images)
-    return {"seed": seed, "export": float(gap.abs().max()), **{arm: run.accuracy for arm, run in runs.items()}}
-
-
-def _recipe(name: str, data: str) -> Recipe:
-    made = network(name)
-    if data == "cifar10":
-        options = dict(epochs=300, batch=256, lr=steps(0.1, (150, 225)), weight_decay=5e-4)
-    elif name[-1] in "abc":  # "step" of the paper
-        options = dict(epochs=90, batch=256, lr=with_warmup(steps(0.1, (30, 60, 80)), 5), weight_decay=1e-4)
-    else:  # "cos" of the paper
-        options = dict(epochs=180, batch=256, lr=with_warmup(cosine(0.01, 180, 5), 5), weight_decay=1e-4, momentum=0.99)
-    return Recipe(data=data, build=made.build, before_epoch=refresh_, export=compact, **options)
-
-
-RECIPES: dict[str, Callable[[], Recipe]] = {
-    **{f"{name}-cifar10": lambda name=name: _recipe(name, "cifar10")
-       for name in ("vgg16", "resnet56", "resnet110", "googlenet")},
-    **{f"resnet50-{key}-imagenet": lambda key=key: _recipe(f"resnet50-{key}", "imagenet") for key in _R50_RATES},
-}
-
-__all__ = ["ARMS", "DCFF", "NETWORKS", "RECIPES", "FusedConv2d", "Network", "Trial", "accuracy", "compact", "compare", "counts",
-           "distances", "fuse", "fuse_", "fuse_narrow_", "importance", "importance_of_code", "keep_largest",
-           "kept_width", "log_proxy", "network", "places", "proxy", "refresh_", "select", "temperature", "trial"]

@@ -1,11 +1,11 @@
-"""The figures of the chapter on DCFF show what the method computes."""
+"""Dynamic-coded filter fusion: the figures."""
 
 import numpy as np
 import pytest
 import torch
 
-from papernets.figures import dcff as draw
 from papernets.papers import dcff
+from papernets.papers.dcff import figures as draw
 
 
 @pytest.mark.parametrize("log_T", [-1.0, 0.0, 1.5, 4.0])

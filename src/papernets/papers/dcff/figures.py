@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 from papernets.chapter import BASELINE, OURS, SCALE, plots
 from papernets.measure import count, macs, median_seconds, parameters, stored_bits
 from papernets.nn import VGG16_WIDTHS
-from papernets.papers import dcff
+from papernets.papers.dcff import experiment, method, networks
 
 ARM_NAMES = {"fused": "fused (DCFF)", "narrow": "narrow, trained directly", "l1": "wide, cut by L1, fine-tuned",
              "random": "fused, random filters kept"}
@@ -19,7 +19,7 @@ ARM_NAMES = {"fused": "fused (DCFF)", "narrow": "narrow, trained directly", "l1"
 
 def cost_by_layer(name: str = "vgg16") -> go.Figure:
     """Multiply-accumulates of every convolution, dense and compact."""
-    chosen = dcff.network(name)
+    chosen = networks.network(name)
     with torch.device("meta"):
         example = torch.empty(chosen.example)
         dense, narrow = (count(model(), example) for model in (chosen.dense, chosen.narrow))
@@ -35,10 +35,10 @@ def cost_by_layer(name: str = "vgg16") -> go.Figure:
 def schedule(epochs: int = 300) -> go.Figure:
     """The temperature over the epochs, as published and spread over the whole training."""
     at = np.arange(epochs + 1)
-    series = {f"κ = 1 (published): T = {dcff.temperature(1, epochs):.0f} at epoch 1":
-              [dcff.temperature(e, epochs) for e in at],
-              f"κ = 10/E: T = {dcff.temperature(1, epochs, growth=10 / epochs):.0f} at epoch 1":
-              [dcff.temperature(e, epochs, growth=10 / epochs) for e in at]}
+    series = {f"κ = 1 (published): T = {method.temperature(1, epochs):.0f} at epoch 1":
+              [method.temperature(e, epochs) for e in at],
+              f"κ = 10/E: T = {method.temperature(1, epochs, growth=10 / epochs):.0f} at epoch 1":
+              [method.temperature(e, epochs, growth=10 / epochs) for e in at]}
     return plots.lines(series, "With κ = 1 the blend is a selection after one epoch", "epoch (log scale, epoch 0 at 0.5)",
                        "temperature T", at=[0.5, *at[1:].tolist()], ours=next(iter(series)), log_x=True, log_y=True)
 
@@ -56,12 +56,12 @@ def toy_filters(shift: float = 0.0) -> torch.Tensor:
 def explore_fusion(log_T: float = 0.0, m: int = 6, code: bool = False, shift: float = 0.0) -> go.Figure:
     """Left, filters as points with their importance and the blends they give; right, the proxies P."""
     W, T = toy_filters(shift), 10.0**log_T
-    D = dcff.distances(W, torch.float32 if code else torch.float64)
-    I = dcff.importance_of_code(D, T) if code else dcff.importance(D, T)
+    D = method.distances(W, torch.float32 if code else torch.float64)
+    I = method.importance_of_code(D, T) if code else method.importance(D, T)
     finite = bool(torch.isfinite(I).all())
-    S = dcff.select(I, m) if finite else torch.arange(0)
-    P = dcff.proxy(D.double(), T)
-    blends = dcff.fuse(W, P[S]) if finite else W[:0]
+    S = method.select(I, m) if finite else torch.arange(0)
+    P = method.proxy(D.double(), T)
+    blends = method.fuse(W, P[S]) if finite else W[:0]
     share = (I / I.max()).clamp(min=0) if finite else torch.zeros(len(W))
     kept = [i in S.tolist() for i in range(len(W))]
     figure = make_subplots(1, 2, column_widths=[0.56, 0.44], horizontal_spacing=0.12)
@@ -101,13 +101,13 @@ def _what(phi: torch.Tensor, W: torch.Tensor, blends: torch.Tensor) -> str:
 def underflow(temperatures: Sequence[float] = (1, 10, 30, 60, 100, 150, 200, 300, 1000)) -> go.Figure:
     """In how many of the first four layers of a new VGG-16 the importance is finite, by the code and in log space."""
     torch.manual_seed(0)
-    convs = [module for module in dcff.network("vgg16").narrow().modules() if isinstance(module, torch.nn.Conv2d)]
-    layers = [dcff.FusedConv2d(conv, C) for conv, C in zip(convs[:4], VGG16_WIDTHS)]
+    convs = [module for module in networks.network("vgg16").narrow().modules() if isinstance(module, torch.nn.Conv2d)]
+    layers = [method.FusedConv2d(conv, C) for conv, C in zip(convs[:4], VGG16_WIDTHS)]
     code, stable = [], []
     for T in temperatures:
-        code.append(sum(bool(torch.isfinite(dcff.importance_of_code(
-            dcff.distances(layer.weight, torch.float32), T)).all()) for layer in layers))
-        stable.append(sum(bool(torch.isfinite(dcff.importance(dcff.distances(layer.weight), T)).all()) for layer in layers))
+        code.append(sum(bool(torch.isfinite(method.importance_of_code(
+            method.distances(layer.weight, torch.float32), T)).all()) for layer in layers))
+        stable.append(sum(bool(torch.isfinite(method.importance(method.distances(layer.weight), T)).all()) for layer in layers))
     return plots.lines({"log space (ours)": stable, "authors' code": code},
                        "The code's importance is NaN long before epoch 1, where T = 4622", "temperature T",
                        f"layers with finite importance (of {len(layers)})", at=temperatures, ours="log space (ours)",
@@ -116,7 +116,7 @@ def underflow(temperatures: Sequence[float] = (1, 10, 30, 60, 100, 150, 200, 300
 
 def learning(runs: Sequence[dict]) -> go.Figure:
     """Test accuracy after every epoch, mean over the seeds."""
-    series = {ARM_NAMES[arm]: 100 * np.mean([run[arm] for run in runs], axis=0) for arm in dcff.ARMS}
+    series = {ARM_NAMES[arm]: 100 * np.mean([run[arm] for run in runs], axis=0) for arm in experiment.ARMS}
     best = max(series, key=lambda name: series[name][-1])
     seeds = f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
     return plots.lines(series, f"After the last epoch of this run ({seeds}): best is “{best}”", "epoch",
@@ -133,7 +133,7 @@ def evidence(claims: Sequence[dict]) -> go.Figure:
                            "points (95 %)", "baseline")
 
 
-def selection_changes(trials: dict[str, dcff.Trial], filters: int) -> go.Figure:
+def selection_changes(trials: dict[str, experiment.Trial], filters: int) -> go.Figure:
     """How many kept filters were exchanged at the start of each epoch."""
     changes = {name: run.exchanged for name, run in trials.items()}
     total = {name: sum(counts) for name, counts in changes.items()}
@@ -145,7 +145,7 @@ def selection_changes(trials: dict[str, dcff.Trial], filters: int) -> go.Figure:
 
 def layer_times(peak: roofline.Roofline, at_least: float = 0.05) -> dict[str, np.ndarray]:
     """Per convolution of VGG-16 at batch 1 on one thread, wide and compact (2, 13): MACs, roofline and measured seconds."""
-    chosen = dcff.network("vgg16")
+    chosen = networks.network("vgg16")
     found = {"MACs": [], "roofline": [], "measured": []}
     for model in (chosen.dense(), chosen.narrow()):
         size, rows = 32, []
@@ -171,9 +171,6 @@ def measured_speed(times: dict[str, np.ndarray]) -> go.Figure:
                       "convolution", "wide over compact", ours=names["measured"])
 
 
-# Sentences with numbers of a run in them
-
-
 def evidence_in_words(claims: Sequence[dict]) -> str:
     """What the paired comparison says, one sentence a baseline."""
     parts = []
@@ -188,7 +185,7 @@ def evidence_in_words(claims: Sequence[dict]) -> str:
     return "\n".join(parts)
 
 
-def forms_in_words(trials: dict[str, dcff.Trial]) -> str:
+def forms_in_words(trials: dict[str, experiment.Trial]) -> str:
     """Accuracy and exchanged filters of each form of the method, for one seed."""
     parts = [f"{name}: {100 * run.accuracy[-1]:.1f} % and {sum(run.exchanged)} exchanged" for name, run in trials.items()]
     return ("Test accuracy after the last epoch and filters exchanged in all, one seed: " + "; ".join(parts)
@@ -209,7 +206,7 @@ def speed_in_words(times: dict[str, np.ndarray]) -> str:
 
 def cost_in_words(name: str = "vgg16") -> str:
     """Parameters, bytes and MACs of the wide and the compact network."""
-    chosen = dcff.network(name)
+    chosen = networks.network(name)
     with torch.device("meta"):
         example = torch.empty(chosen.example)
         models = {"wide": chosen.dense(), "compact": chosen.narrow()}
