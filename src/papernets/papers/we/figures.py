@@ -8,28 +8,15 @@ import torch
 from plotly.subplots import make_subplots
 
 from papernets.chapter import ACCENTS, BASELINE, OURS, SCALE, plots
-from papernets.papers import we
+from papernets.papers.we import method
+from papernets.papers.we.claims import PAIRS, Runs
 
 #: The arms as the figures call them.
 NAMES = {"plain": "plain", "dominant": "WE", "official": "WE, code's mix", "copy": "copies", "renew": "new random",
          "wide": "WE, λ = 0.5", "falling": "WE, ρ falls to 0"}
-#: What each claim compares: experiment, ours, baseline, and the quantity.
-PAIRS = {"better.plain": ("healthy", "dominant", "plain", "accuracy"),
-         "better.wide": ("healthy", "wide", "plain", "accuracy"),
-         "better.falling": ("healthy", "falling", "plain", "accuracy"),
-         "better.long": ("long", "dominant", "plain", "accuracy"),
-         "better.patches": ("patches", "dominant", "plain", "accuracy"),
-         "better.patches.official": ("patches", "official", "plain", "accuracy"),
-         "reactivation": ("scaled", "dominant", "plain", "weak"), "reactivation.dead": ("dead", "dominant", "plain", "weak"),
-         "reactivation.official": ("dead", "official", "plain", "weak"),
-         "reactivation.mobile": ("dead mobile", "dominant", "plain", "weak"),
-         "dead.plain": ("dead", "dominant", "plain", "accuracy"), "dead.official": ("dead", "official", "plain", "accuracy"),
-         "dead.mobile": ("dead mobile", "dominant", "plain", "accuracy"), "dead.copy": ("dead", "dominant", "copy", "accuracy"),
-         "dead.renew": ("dead", "dominant", "renew", "accuracy")}
 #: The experiments in words.
 WORDS = {"healthy": "digits", "long": "digits, 90 epochs", "patches": "patches", "scaled": "scaled start", "dead": "dead start",
          "dead mobile": "dead MobileNet"}
-Runs = Sequence[Mapping[str, Mapping]]
 
 
 def _mean(runs: Runs, experiment: str, arm: str, key: str) -> float:
@@ -78,18 +65,18 @@ def explore_evolution(rule: str = "3×3, strong prevails", rate: float = 0.2, lo
     """Left, the importances of a layer with both thresholds and who evolves; right, the weakest pair before and after."""
     kernel, mix = RULES[rule]
     W = example_layer(kernel)
-    a, C = we.importance(W), len(W)
-    rho = rate * we.CIFAR(epoch)
-    theta = we.threshold(torch.cat([a, other_layers(float(a.max()))]), rho)
-    q, _ = we.select(a, theta, local)
-    superior, inferior = (part.tolist() for part in we.match(a, q))
+    a, C = method.importance(W), len(W)
+    rho = rate * method.CIFAR(epoch)
+    theta = method.threshold(torch.cat([a, other_layers(float(a.max()))]), rho)
+    q, _ = method.select(a, theta, local)
+    superior, inferior = (part.tolist() for part in method.match(a, q))
     g, l = int((a < theta).sum()), int((a <= local * a.max()).sum())
     strong, weak = (superior[-1], inferior[-1]) if inferior else (0, C - 1)
     after = W[weak]
     if inferior:
         one, other = W[[weak]], W[[strong]]
-        after = (we.cross_kernels(one, other, mix) if kernel == "3×3" else
-                 we.cross_pointwise(one.flatten(1), other.flatten(1)))[0]
+        after = (method.cross_kernels(one, other, mix) if kernel == "3×3" else
+                 method.cross_pointwise(one.flatten(1), other.flatten(1)))[0]
     colors = [OURS if o in inferior else ACCENTS[0] if o in superior else BASELINE for o in range(C)]
     share = 100 * a / a.max()
     figure = make_subplots(1, 2, column_widths=[0.5, 0.5], horizontal_spacing=0.13)
@@ -132,11 +119,11 @@ def mixtures(points: int = 400) -> go.Figure:
     """What replaces a weak element q beside a strong element p = 1, by both rules."""
     q = torch.linspace(-1, 1, points + 1, dtype=torch.float64)
     p = torch.ones_like(q)
-    official = we.mixture(q, p, "official")
+    official = method.mixture(q, p, "official")
     shown = torch.where(official.abs() <= 3, official, torch.nan).tolist()
-    tenth = float(we.mixture(torch.tensor(0.1), torch.tensor(1.0), "official"))
-    strong = float(we.mixture(torch.tensor(0.1), torch.tensor(1.0)))
-    return plots.lines({"strong prevails": we.mixture(q, p).tolist(), "code's mix": shown, "unchanged": q.tolist()},
+    tenth = float(method.mixture(torch.tensor(0.1), torch.tensor(1.0), "official"))
+    strong = float(method.mixture(torch.tensor(0.1), torch.tensor(1.0)))
+    return plots.lines({"strong prevails": method.mixture(q, p).tolist(), "code's mix": shown, "unchanged": q.tolist()},
                        f"0.1 beside 1 becomes {strong:.2f}; by the code's mix {tenth:.2f}", "weak element q, where p = 1",
                        "new value", at=q.tolist(), ours="strong prevails", colors={"code's mix": ACCENTS[0]})
 
@@ -144,11 +131,12 @@ def mixtures(points: int = 400) -> go.Figure:
 def schedules() -> go.Figure:
     """The share ρ over the epochs of the two released scripts."""
     figure = go.Figure()
-    for name, rate, stages, epochs, color in (("CIFAR, base rate 0.2", we.WE().rate, we.CIFAR, 200, OURS),
-                                              ("ImageNet, base rate 0.02", we.WE_IMAGENET.rate, we.IMAGENET, 90, ACCENTS[0])):
+    for name, rate, stages, epochs, color in (("CIFAR, base rate 0.2", method.WE().rate, method.CIFAR, 200, OURS),
+                                              ("ImageNet, base rate 0.02", method.WE_IMAGENET.rate, method.IMAGENET, 90,
+                                               ACCENTS[0])):
         figure.add_scatter(x=list(range(epochs)), y=[100 * rate * stages(epoch) for epoch in range(epochs)], name=name,
                            mode="lines", line=dict(color=color, width=2.5))
-    first, last = (100 * we.WE().rate * we.CIFAR(epoch) for epoch in (0, 59))
+    first, last = (100 * method.WE().rate * method.CIFAR(epoch) for epoch in (0, 59))
     figure.update_layout(title=f"The share that counts as weak: from {first:.0f} to {last:.0f} %, then far less",
                          xaxis=dict(title="epoch"), yaxis=dict(title="filters that count as weak (%)", rangemode="tozero"))
     return figure
@@ -223,15 +211,6 @@ def overtaken_in_words(runs: Runs) -> str:
             "had been left alone. "
             f"From a healthy start plain training ends with {_mean(runs, 'healthy', 'plain', 'weak'):.0f} such filters, and "
             f"{evolved:.0f} filters evolve in a whole run, {pointwise:.0f} of them 1×1.")
-
-
-def records(runs: Runs) -> dict[str, tuple[list[float], list[float]]]:
-    """(ours, baseline) of every miniature, over the seeds: per cent of right answers, or filters."""
-    found = {}
-    for claim, (experiment, one, other, key) in PAIRS.items():
-        scale = 100 if key == "accuracy" else 1
-        found[claim] = tuple([scale * run[experiment]["arms"][arm][key] for run in runs] for arm in (one, other))
-    return found
 
 
 def _name(identity: str) -> str:

@@ -1,4 +1,4 @@
-"""The figures of the chapter on Weight Evolution show what the method computes."""
+"""Weight Evolution: the figures."""
 
 import json
 import re
@@ -6,25 +6,16 @@ import re
 import numpy as np
 import pytest
 import torch
+from papers.we.samples import run
 
-from papernets.tools import paths
 from papernets.cards import card
 from papernets.chapter import OURS, Chapter, Choice, Slider
-from papernets.figures import we as draw
 from papernets.papers import we
+from papernets.papers.we import claims, experiment
+from papernets.papers.we import figures as draw
+from papernets.tools import paths
 
 LOCALS, RATES, EPOCHS = (0, 0.1, 0.25), (0.05, 0.5), (59, 60)
-
-
-def run(weak=10, base=0.5):
-    """Made-up results in the form of ``we.experiments``."""
-    found = {}
-    for number, (name, options) in enumerate(we.EXPERIMENTS.items()):
-        arms = {arm: {"accuracy": base + 0.01 * number + 0.1 * index, "weak": weak - index, "pointwise": 0, "evolved": [1],
-                      "relative": [1.0, 0.5 - 0.1 * index, 0.05, 0.01]}
-                for index, arm in enumerate(options.get("arms", ("plain", "dominant")))}
-        found[name] = {"seed": 0, "start": [1.0, 0.001, 0.9, 0.001], "arms": arms}
-    return found
 
 
 @pytest.mark.parametrize("rule", draw.RULES)
@@ -130,15 +121,15 @@ def test_who_is_overtaken():
 
 
 def test_every_miniature_is_recorded_with_its_unit():
-    found = draw.records([run(), run(20)])
-    claims = {claim.id: claim for claim in card("we").claims if claim.kind == "miniature"}
-    assert found.keys() == claims.keys() == draw.PAIRS.keys()
+    found = claims.records([run(), run(20)])
+    wanted = {claim.id: claim for claim in card("we").claims if claim.kind == "miniature"}
+    assert found.keys() == wanted.keys() == claims.PAIRS.keys()
     assert found["dead.copy"] == ([pytest.approx(64), pytest.approx(64)], [pytest.approx(84), pytest.approx(84)])
     assert found["reactivation.official"] == ([8, 18], [10, 20])
-    for name, claim in claims.items():
-        experiment, one, other, key = draw.PAIRS[name]
+    for name, claim in wanted.items():
+        where, one, other, key = claims.PAIRS[name]
         assert (claim.unit == "filter") == (key == "weak")
-        assert {one, other} <= set(we.EXPERIMENTS[experiment].get("arms", ("plain", "dominant")))
+        assert {one, other} <= set(experiment.EXPERIMENTS[where].get("arms", ("plain", "dominant")))
 
 
 def test_sentences_name_the_pair_and_the_verdict():
