@@ -8,14 +8,11 @@ import torch
 from plotly.subplots import make_subplots
 
 from papernets.chapter import ACCENTS, BASELINE, OURS, SCALE, plots
-from papernets.papers import one_by_n
+from papernets.papers.one_by_n import experiment, method, networks
+from papernets.papers.one_by_n.claims import CORTEX, ORDER, REARRANGED
 
 #: What is removed at a time, as the explorer and the figures call it.
 SHAPES = {"1×N block": "block", "weight": "weight", "filter": "filter"}
-#: Pairs of arms that the claims compare, by the end of the claim's identity.
-ORDER = {"weight_1x2": ("weight", "1x2"), "1x2_1x4": ("1x2", "1x4"), "1x4_1x16": ("1x4", "1x16"),
-         "1x16_filter": ("1x16", "filter")}
-REARRANGED = {"n4": ("1x4 rearranged", "1x4"), "n16": ("1x16 rearranged", "1x16")}
 
 
 def example_weight(rows: int = 32, columns: int = 16, seed: int = 1) -> torch.Tensor:
@@ -35,7 +32,7 @@ def three_ways(p: float = 0.5) -> go.Figure:
     names = ("weights", "blocks of 4", "filters")
     figure = make_subplots(1, 3, horizontal_spacing=0.05, shared_yaxes=True)
     for column, options in enumerate((dict(pattern="weight"), dict(N=4), dict(pattern="filter")), 1):
-        M = one_by_n.mask(W, p, **options)
+        M = method.mask(W, p, **options)
         figure.add_heatmap(z=_picture(W, M), colorscale=SCALE, zmin=0, zmax=2.5, showscale=False, row=1, col=column,
                            hovertemplate="output %{y}, input %{x}<br>|w| = %{z:.2f}<extra></extra>")
         figure.update_xaxes(title=f"input<br><b>{names[column - 1]}</b>", showgrid=False, dtick=4, row=1, col=column)
@@ -49,13 +46,13 @@ def explore_blocks(shape: str = "1×N block", N: int = 4, p: float = 0.5, rearra
     """Left, what is left of a layer of 32×16 weights; right, kept norm, bytes, multiply-adds and inputs read."""
     W, pattern = example_weight(), SHAPES[shape]
     block = pattern == "block"
-    M = one_by_n.mask(W, p, N, rearrange=rearrange and block, pattern=pattern)
-    pi = one_by_n.order(W) if rearrange and block else torch.arange(len(W))
+    M = method.mask(W, p, N, rearrange=rearrange and block, pattern=pattern)
+    pi = method.order(W) if rearrange and block else torch.arange(len(W))
     shown = _picture(W[pi], M[pi])
-    kept, norm = int(M.sum()), 100 * one_by_n.kept_norm(W, M)
+    kept, norm = int(M.sum()), 100 * method.kept_norm(W, M)
     size = N if block else 1
     count = kept // size
-    stored = one_by_n.stored_bytes(kept, count, len(W) // size) if pattern != "filter" else 4 * kept
+    stored = method.stored_bytes(kept, count, len(W) // size) if pattern != "filter" else 4 * kept
     loads = count if pattern != "filter" else 16
     bars = {"kept norm": norm, "multiply-adds": 100 * kept / W.numel(), "bytes": 100 * stored / (4 * W.numel()),
             "inputs read": 100 * loads / W.numel()}
@@ -80,7 +77,7 @@ def explore_blocks(shape: str = "1×N block", N: int = 4, p: float = 0.5, rearra
 
 def accuracies(runs: Sequence[dict], p: float) -> go.Figure:
     """Test accuracy of every arm before and after the fine-tuning, mean over the seeds."""
-    names = list(one_by_n.ARMS)
+    names = list(experiment.ARMS)
     series = {f"{when} fine-tuning": [100 * np.mean([run["arms"][p][name][when] for run in runs]) for name in names]
               for when in ("before", "after")}
     dense = 100 * np.mean([run["dense"] for run in runs])
@@ -106,24 +103,6 @@ def kept_norms(runs: Sequence[dict]) -> go.Figure:
     colors = dict(zip(("weight", "1x4", "1x16", "filter"), (*ACCENTS[:3], BASELINE)))
     return plots.lines(series, "The larger the piece, the less of the norm is kept", "share of weights removed",
                        "kept L1 norm (%)", at=rates, ours="1x4 rearranged", colors=colors)
-
-
-def records(runs: Sequence[dict], races: Sequence[dict]) -> dict[str, tuple[list[float], list[float]]]:
-    """(ours, baseline) of every miniature, over the seeds: points, per cent and milliseconds."""
-    def of(p, name, key="after"):
-        return [100 * run["arms"][p][name][key] for run in runs]
-
-    found = {"mini.filter": (of(0.5, "1x4 rearranged"), of(0.5, "filter"))}
-    for p in (0.8, 0.9):
-        for end, (one, other) in ORDER.items():
-            found[f"mini.order.p{100 * p:.0f}.{end}"] = of(p, one), of(p, other)
-        for end, (one, other) in REARRANGED.items():
-            found[f"mini.rearr.p{100 * p:.0f}.{end}"] = of(p, one), of(p, other)
-    for end, (one, other) in REARRANGED.items():
-        found[f"mini.norm.{end}"] = of(0.5, one, "norm"), of(0.5, other, "norm")
-    for peer in ("csr", "dense"):
-        found[f"mini.speed.{peer}"] = [race["ours"] for race in races], [race[peer] for race in races]
-    return found
 
 
 def _miniatures(claims: Sequence[dict], unit: str) -> list[dict]:
@@ -166,7 +145,7 @@ def speed_by_rate(seed: int = 0, rates: Sequence[float] = (0.0, 0.25, 0.5, 0.625
     """Milliseconds of one layer of 256 to 256 channels at 14×14, of the kernel and its peers, by rate."""
     found = {"rate": [100 * rate for rate in rates]}
     for rate in rates:
-        for name, value in one_by_n.race(seed, N=N, rate=rate, repeats=repeats).items():
+        for name, value in experiment.race(seed, N=N, rate=rate, repeats=repeats).items():
             found.setdefault(name, []).append(value)
     return found
 
@@ -202,8 +181,8 @@ def speed_in_words(times: dict[str, list[float]]) -> str:
 def paper_latency() -> go.Figure:
     """The paper's milliseconds on a Cortex-A7 beside the multiply-accumulates that are left."""
     rates = [0.5, 0.6, 0.7, 0.8, 0.9]
-    time = [100 * one_by_n.CORTEX[p] / one_by_n.CORTEX["weight"] for p in rates]
-    work = [one_by_n.counts("mobilenetv2", p)["macs_left"] for p in rates]
+    time = [100 * CORTEX[p] / CORTEX["weight"] for p in rates]
+    work = [networks.counts("mobilenetv2", p)["macs_left"] for p in rates]
     return plots.lines({"time on the Cortex-A7 (paper)": time, "multiply-accumulates (counted)": work},
                        f"Half of the blocks gone: {work[0]:.0f} % of the work, {time[0]:.0f} % of the time",
                        "share of blocks removed", "% of the dense work, of the time", at=rates,

@@ -1,12 +1,12 @@
-"""The figures of the chapter on 1xN sparsity show what the method computes."""
+"""1xN sparsity: the figures."""
 
 import numpy as np
 import pytest
 import torch
 
 from papernets.cards import card
-from papernets.figures import one_by_n as draw
-from papernets.papers import one_by_n
+from papernets.papers.one_by_n import claims, experiment
+from papernets.papers.one_by_n import figures as draw
 
 
 def test_the_picture_has_the_same_zeros_three_times():
@@ -54,15 +54,15 @@ def test_what_the_text_on_the_explorer_says():
 
 def run(seed):
     arms = {name: {"before": 0.1, "after": 0.5 + 0.01 * i + 0.001 * seed, "norm": 0.6 - 0.01 * i}
-            for i, name in enumerate(one_by_n.ARMS)}
+            for i, name in enumerate(experiment.ARMS)}
     return {"seed": seed, "dense": 0.9, "arms": {p: arms for p in (0.5, 0.8, 0.9)}}
 
 
 def test_every_miniature_is_recorded_with_its_own_baseline():
     races = [{"ours": 1.0, "dense": 2.0, "csr": 3.0}, {"ours": 1.1, "dense": 2.0, "csr": 3.0}]
-    found = draw.records([run(0), run(1)], races)
+    found = claims.records([run(0), run(1)], races)
     assert set(found) == {claim.id for claim in card("1xn").claims if claim.kind == "miniature"}
-    names = list(one_by_n.ARMS)
+    names = list(experiment.ARMS)
     ours, baseline = found["mini.order.p90.1x2_1x4"]
     assert ours == pytest.approx([100 * (0.5 + 0.01 * names.index("1x2") + 0.001 * s) for s in (0, 1)])
     assert baseline == pytest.approx([100 * (0.5 + 0.01 * names.index("1x4") + 0.001 * s) for s in (0, 1)])

@@ -21,13 +21,9 @@ Differs: ``compact`` reorders a filter only with all that depends on it. The cod
 """
 
 import copy
-import functools
-import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -35,13 +31,10 @@ from papernets_kernels import one_by_n as kernel
 from torch import nn
 from torch.nn import functional as F
 
-from papernets.data import Split, digits
-from papernets.measure import count, fastest, products, sparse_products, take_turns
-from papernets.nn import MobileNetV1, MobileNetV2, MobileNetV3, Packed, ResNetImageNet, chosen, surgery
-from papernets.training import Recipe, cosine, fit, loader, logits, seed_everything, single_thread, with_warmup
+from papernets.nn import Packed, chosen, surgery
 
 # ---------------------------------------------------------------------------------------------------------------------
-# 1. Functions on tensors
+# Functions on tensors
 # ---------------------------------------------------------------------------------------------------------------------
 
 #: What is removed at a time: a block of N kernels, or, for comparison, a weight, a kernel (1×1), a filter, a random block.
@@ -140,9 +133,8 @@ def stored_bytes(kept: int, blocks: int, G: int, value: int = 4, index: int = 2,
     """Bytes of ``kept`` values, an index for each of ``blocks`` blocks, and G + 1 row pointers."""
     return kept * value + blocks * index + (G + 1) * pointer
 
-
 # ---------------------------------------------------------------------------------------------------------------------
-# 2. The layers
+# The layers
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -257,9 +249,8 @@ class PackedConv2d(Packed):
     def extra_repr(self) -> str:
         return f"{self.shape[1]}, {self.shape[0]}, kernel_size={self.shape[2:]}, N={self.N}, blocks={len(self.I)}"
 
-
 # ---------------------------------------------------------------------------------------------------------------------
-# 3. The verbs
+# The verbs
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -351,280 +342,3 @@ def compact(model: nn.Module, example: torch.Tensor | None = None, *, threads: i
         packed = PackedConv2d(conv.weight, conv.bias, module.N, conv.stride, conv.padding, formed, threads)
         found.set_submodule(name, packed)
     return found
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# 4. The paper's networks
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network of the paper: which layers the code masks, which of these it leaves dense, and which it rearranges."""
-
-    build: Callable[[], nn.Module]
-    masked: Callable[[str, nn.Module], bool]
-    spared: int
-    rearranged: Callable[[str], bool]
-
-
-def _pointwise(name: str, module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1
-                                             and module.kernel_size == (1, 1))
-
-
-def _inner(name: str) -> bool:
-    """The expansions of inverted residuals, and the last 1×1 convolution: those whose outputs are added to nothing."""
-    return name.endswith(".block.0") or name.count(".") == 1
-
-
-NETWORKS = {
-    "mobilenetv1": Network(MobileNetV1, _pointwise, 1, lambda name: True),
-    "mobilenetv2": Network(MobileNetV2, _pointwise, 1, _inner),
-    "mobilenetv3s": Network(lambda: MobileNetV3("small"), _pointwise, 2, _inner),
-    "mobilenetv3l": Network(lambda: MobileNetV3("large"), _pointwise, 2, _inner),
-    "resnet50": Network(ResNetImageNet, lambda name, module: isinstance(module, nn.Linear) or (
-        isinstance(module, nn.Conv2d) and name != "conv1"), 1, lambda name: name.endswith((".conv1", ".conv2"))),
-}
-
-
-def network(name: str) -> Network:
-    """A network of the paper by name. ``ValueError`` lists the names."""
-    if name not in NETWORKS:
-        raise ValueError(f"no network {name!r}; choose from {', '.join(NETWORKS)}")
-    return NETWORKS[name]
-
-
-def _excites(name: str) -> bool:
-    return name.endswith((".fc1", ".fc2"))
-
-
-@functools.cache
-def _layers(name: str) -> tuple[dict[str, tuple[int, int, tuple[int, ...]]], int]:
-    """(MACs, weights, shape) of the layers that the code masks, in order, and the MACs of the whole network."""
-    chosen = network(name)
-    with torch.device("meta"):
-        model = chosen.build()
-        costs = count(model, torch.empty(1, 3, 224, 224))
-    found = {layer: (costs[layer].macs, module.weight.numel(), tuple(module.weight.shape))
-             for layer, module in model.named_modules() if chosen.masked(layer, module)}
-    return found, sum(cost.macs for cost in costs.values())
-
-
-def counts(name: str, p: float = 0.5, N: int = 4, excite: bool = True) -> dict[str, float]:
-    """What pruning at rate ``p`` leaves of a network of the paper: ``layers`` masked by the code, those of its classifier
-    included, which stay dense; ``dense.macs``, ``macs``, ``macs_left`` in per cent, and ``removed`` weights.
-
-    Without ``excite`` the squeeze-and-excitation layers stay dense, too; ``se`` counts them.
-    """
-    layers, whole = _layers(name)
-    pruned = list(layers)[: len(layers) - network(name).spared]
-    removed, saved = 0, 0
-    for layer in pruned:
-        macs, weights, (Co, Ci, *window) = layers[layer]
-        if excite or not _excites(layer):
-            gone = N * math.prod(window) * int(groups(Co, N) * Ci * p)
-            removed, saved = removed + gone, saved + macs // weights * gone
-    return {"layers": len(layers), "dense.macs": whole, "macs": whole - saved, "macs_left": 100 * (whole - saved) / whole,
-            "removed": removed, "se": sum(map(_excites, layers))}
-
-
-#: Top-1 accuracies of MobileNet-V2 at rate 0.5 as printed by the README and in the data of the figure: 1×4 three times.
-PRINTED = {"table1": 69.706, "table2": 69.579, "figure": 69.426, "filter": 66.730}
-#: Milliseconds of MobileNet-V2 on a Cortex-A7, read off the figure.
-CORTEX = {"weight": 279.2, 0.5: 223.0, 0.6: 184.1, 0.7: 167.0, 0.8: 138.1, 0.9: 112.9}
-
-
-def facts(seed: int = 0) -> dict[str, float]:
-    """Every exact number of the card, by the identity of its claim."""
-    found = {}
-    for short, name in {"mbv1": "mobilenetv1", "mbv2": "mobilenetv2", "mbv3s": "mobilenetv3s", "mbv3l": "mobilenetv3l",
-                        "r50": "resnet50"}.items():
-        every = counts(name)
-        found |= {f"{short}.{key}": every[key] for key in ("layers", "dense.macs", "macs", "macs_left", "removed", "se")}
-        found[f"{short}.nose.macs"] = counts(name, excite=False)["macs"]
-    whole = 4 * 256 * 256
-    block, csr = stored_bytes(256 * 128, 64 * 128, 64), stored_bytes(256 * 128, 256 * 128, 256)
-    found |= {"store.dense": whole, "store.block": block, "store.block.share": 100 * block / whole, "store.csr": csr,
-              "store.csr.share": 100 * csr / whole}
-    found |= {"norm.order": rising_pairs(seed), "norm.unstructured": above_unstructured(seed)}
-    found |= {f"mbv2.gain.{key}": PRINTED[key] - PRINTED["filter"] for key in ("table1", "table2", "figure")}
-    found |= {"a7.saving.figure": CORTEX["weight"] - CORTEX[0.5], "a7.speedup.p50": CORTEX["weight"] / CORTEX[0.5],
-              "a7.speedup.p90": CORTEX["weight"] / CORTEX[0.9]}
-    return found
-
-
-def _random_weights(seed: int, number: int = 20) -> list[torch.Tensor]:
-    draw = torch.Generator().manual_seed(seed)
-    return [torch.randn(32, 16, 1, 1, generator=draw) * torch.rand(32, 1, 1, 1, generator=draw) for _ in range(number)]
-
-
-def rising_pairs(seed: int = 0) -> int:
-    """In how many of the pairs N | N' do the larger blocks keep more norm of random matrices, at equal numbers of weights?"""
-    found = 0
-    for W in _random_weights(seed):
-        for p in (0.25, 0.5, 0.75):  # multiples of 1/16: the same number of weights at every N
-            kept = {N: kept_norm(W, mask(W, p, N)) for N in (1, 2, 4, 8, 16)}
-            found += sum(kept[b] > kept[a] + 1e-6 for a in kept for b in kept if a < b)
-    return found
-
-
-def above_unstructured(seed: int = 0) -> int:
-    """In how many cases do blocks of random matrices, rearranged or not, keep more norm than the best single weights?"""
-    found = 0
-    for W in _random_weights(seed):
-        for p in (0.25, 0.5, 0.75):
-            best = kept_norm(W, mask(W, p, pattern="weight"))
-            found += sum(kept_norm(W, mask(W, p, N, rearrange=r)) > best + 1e-6 for N in (2, 4, 8, 16) for r in (False, True))
-    return found
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# 5. The experiments of the chapter, and the recipes of the paper
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-class SmallMobileNet(nn.Module):
-    """A 3×3 stem and three pairs of a depthwise 3×3 and a 1×1 convolution, for 8×8 digits."""
-
-    def __init__(self, widths: Sequence[int] = (32, 64, 64, 64), classes: int = 10, channels: int = 1):
-        super().__init__()
-        layers = [nn.Conv2d(channels, widths[0], 3, 1, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()]
-        for index, (before, after) in enumerate(pairwise(widths)):
-            layers += [nn.Conv2d(before, before, 3, 2 if index else 1, 1, groups=before, bias=False), nn.BatchNorm2d(before),
-                       nn.ReLU(), nn.Conv2d(before, after, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
-        self.features, self.classifier = nn.Sequential(*layers), nn.Linear(widths[-1], classes)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.classifier(self.features(x).mean((2, 3)))
-
-
-#: The arms of the comparison, by name.
-ARMS = {"weight": OneByN(pattern="weight"), **{f"1x{N}": OneByN(N=N, rearrange=False) for N in (2, 4, 16)},
-        **{f"1x{N} rearranged": OneByN(N=N) for N in (4, 16)}, "filter": OneByN(pattern="filter")}
-
-
-def compare(seed: int, *, train: int = 1000, test: int | None = None, epochs: int = 15, tuning: int = 3,
-            rates: Sequence[float] = (0.5, 0.8, 0.9), lr: float = 0.05) -> dict:
-    """All arms on the digits for one seed: one dense network, pruned in every way and fine-tuned for ``tuning`` epochs.
-
-    Without ``test`` all digits that are not trained on are tested.
-
-    ``dense``: its test accuracy (a share). ``arms[p][name]``: accuracy ``before`` and ``after`` the fine-tuning, and the share
-    of the ``norm`` kept. ``packed``: the largest difference between a fine-tuned network and its encoded form.
-    """
-    data = digits(train, seed)
-    data = data[0], Split(*data[1][:test], data[1].classes)
-    loaders = loader(data[0], 64, True), loader(data[1], 1000, False)
-    with single_thread():
-        seed_everything(seed)
-        model = SmallMobileNet()
-        found = {"seed": seed, "dense": fit(model, *loaders, epochs=epochs, lr=cosine(lr, epochs), weight_decay=4e-5,
-                                            seed=seed).accuracy[-1], "arms": {}, "packed": 0.0}
-        for p in rates:
-            found["arms"][p] = {}
-            for name, config in ARMS.items():
-                arm = copy.deepcopy(model)
-                prune_(arm, replace(config, rate=p, kernel=(1,)))
-                layers = [(model.get_submodule(at).weight.detach(), module.mask) for at, module in arm.named_modules()
-                          if isinstance(module, MaskedConv2d)]
-                whole = sum(float(W.abs().sum()) for W, _ in layers)
-                kept = sum(float((W.abs() * M).sum()) for W, M in layers) / whole
-                before = _accuracy(arm, data[1])
-                after = fit(arm, *loaders, epochs=tuning, lr=cosine(lr / 5, tuning), weight_decay=4e-5, seed=seed + 1).accuracy
-                found["arms"][p][name] = {"before": before, "after": after[-1], "norm": kept}
-                if config.pattern == "block":
-                    gap = logits(arm.eval(), data[1].images) - logits(compact(arm, data[1].images[:1]), data[1].images)
-                    found["packed"] = max(found["packed"], float(gap.abs().max()))
-    return found
-
-
-def _accuracy(model: nn.Module, data) -> float:
-    return float((logits(model, data.images).argmax(1) == data.labels).float().mean())
-
-
-def race(seed: int, *, channels: int = 256, side: int = 14, N: int = 8, rate: float = 0.5, repeats: int = 15,
-         peers: Sequence[str] = ("dense", "csr")) -> dict[str, float]:
-    """Milliseconds of one 1×1 layer on one thread: our kernel, the dense product and a product with zeros without order.
-
-    Medians over ``repeats`` turns, in which all take part in turn. ``dense`` is the fastest of numpy's product, torch's, and
-    this kernel with nothing removed; ``csr`` the faster of scipy's and torch's compressed rows with as many single weights.
-    Results are compared first.
-    """
-    rng = np.random.default_rng(seed)
-    W = torch.from_numpy(rng.standard_normal((channels, channels, 1, 1)).astype(np.float32))
-    x = rng.standard_normal((channels, side * side)).astype(np.float32)
-    ours, single = ((W * mask(W, rate, **how)).numpy() for how in (dict(N=N), dict(pattern="weight")))
-    packed, whole = kernel.pack(ours, N), kernel.pack(W.numpy(), N)
-    every = {"ours": {"ours": lambda: kernel.matmul(packed, x)},
-             "dense": {**products(ours[:, :, 0, 0], x), "nothing removed": lambda: kernel.matmul(whole, x)},
-             "csr": sparse_products(single[:, :, 0, 0], x)}
-    every = {group: calls for group, calls in every.items() if group == "ours" or group in peers}
-    weights = {"scipy": single, "torch csr": single, "nothing removed": W.numpy()}
-    calls = {name: call for group in every.values() for name, call in group.items()}
-    taken = take_turns(calls, {name: weights.get(name, ours)[:, :, 0, 0] @ x for name in calls}, repeats=repeats)
-    return {group: fastest(taken, names) for group, names in every.items()}
-
-
-#: Where a recipe finds the trained dense network: the folder that ``papernets train`` writes to by itself.
-RUNS = Path("runs") / "1xn"
-
-
-def _pretrained(name: str) -> nn.Module:
-    path = RUNS / f"{name}-dense-imagenet" / "best.pt"
-    if not path.exists():
-        raise ValueError(f"{path} is not there; pruning starts from a trained dense network. It is made by: "
-                         f"papernets train 1xn --config {name}-dense-imagenet")
-    model = NETWORKS[name].build()
-    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    return model
-
-
-def config_of(name: str, pattern: str, p: float = 0.5, rearrange: bool = True) -> OneByN:
-    """The configuration of a recipe: ``pattern`` is 1xN, weight, filter, kernel-l1 or kernel-random."""
-    made, found = network(name), OneByN(rate=p, rearrange=False)
-    with torch.device("meta"):
-        layers = [(layer, module) for layer, module in made.build().named_modules() if made.masked(layer, module)]
-    names = tuple(layer for layer, module in layers if isinstance(module, nn.Conv2d))
-    if pattern.startswith("1x"):
-        first = tuple(layer for layer in names if made.rearranged(layer)) if rearrange else False
-        found = replace(found, N=int(pattern[2:]), rearrange=first, pad=True)
-    else:
-        found = replace(found, pattern={"kernel-l1": "kernel", "kernel-random": "random"}.get(pattern, pattern),
-                        N=1 if pattern == "kernel-random" else 4)
-    return replace(found, filter_fn=lambda layer, module: layer in names)
-
-
-def _recipe(name: str, config: OneByN | None) -> Recipe:
-    def build() -> nn.Module:
-        if config is None:
-            return NETWORKS[name].build()
-        model = _pretrained(name)
-        prune_(model, config)
-        return model
-
-    rate = 0.05 if config is None else 0.01
-    return Recipe(data="imagenet", build=build, epochs=180, batch=256, lr=with_warmup(cosine(rate, 180, 5), 5),
-                  weight_decay=4e-5, export=None if config is None else dense)
-
-
-def _recipes() -> dict[str, Callable[[], Recipe]]:
-    found: dict[str, tuple] = {}
-    for name in NETWORKS:
-        found[f"{name}-dense"] = (name, None)
-        for pattern in ("weight", "filter", "1x2", "1x4", "1x8", "1x16", "1x32", "kernel-l1", "kernel-random"):
-            found[f"{name}-{pattern}"] = (name, pattern)
-            if pattern.startswith("1x"):
-                found[f"{name}-{pattern}-plain"] = (name, pattern, 0.5, False)
-            if pattern in ("weight", "filter", "1x4"):
-                found |= {f"{name}-{pattern}-p{tenth}0": (name, pattern, tenth / 10) for tenth in range(1, 10)}
-    return {f"{key}-imagenet": lambda a=arguments: _recipe(a[0], None if a[1] is None else config_of(*a))
-            for key, arguments in found.items()}
-
-
-RECIPES: dict[str, Callable[[], Recipe]] = _recipes()
-
-__all__ = ["ARMS", "CORTEX", "NETWORKS", "PATTERNS", "PRINTED", "RECIPES", "MaskedConv2d", "Network", "OneByN", "PackedConv2d",
-           "SmallMobileNet", "above_unstructured", "compact", "compare", "config_of", "counts", "decode", "dense", "encode",
-           "facts", "groups", "kept_norm", "mask", "network", "norms", "order", "prunable", "prune_", "race", "rising_pairs",
-           "smallest", "stored_bytes"]
