@@ -10,7 +10,7 @@ import torch
 from plotly.subplots import make_subplots
 
 from papernets.chapter import ACCENTS, BASELINE, OURS, SCALE, plots
-from papernets.papers import lbc
+from papernets.papers.lbc import experiment, method, networks
 
 #: Patterns of the explorer, by the text of the control.
 EXPLORED = {"2:4": (2, 4), "1:4": (1, 4), "2:8": (2, 8)}
@@ -25,8 +25,8 @@ def two_halves() -> go.Figure:
     """Half of the weights removed twice: the smallest of the whole layer, and the smallest two of every four."""
     W = example_weight()
     free = W.abs() >= W.abs().flatten().sort(descending=True).values[W.numel() // 2 - 1]
-    grouped = lbc.largest(lbc.to_groups(W, 4), 2).view(W.shape)
-    counts = [lbc.to_groups(m, 4).sum(1) for m in (free, grouped)]
+    grouped = method.largest(method.to_groups(W, 4), 2).view(W.shape)
+    counts = [method.to_groups(m, 4).sum(1) for m in (free, grouped)]
     figure = make_subplots(1, 2, horizontal_spacing=0.06, shared_yaxes=True)
     for column, M in enumerate((free, grouped), 1):
         figure.add_heatmap(z=np.where(M.numpy(), W.abs().numpy(), np.nan), colorscale=SCALE, zmin=0, zmax=2.5, showscale=False,
@@ -44,10 +44,10 @@ def two_halves() -> go.Figure:
 
 def removal(N: int = 2, M: int = 4, t_f: int = 60) -> go.Figure:
     """Supports left and the density that random survivors would have, by epoch."""
-    n, epochs = lbc.number(N, M), range(t_f + 6)
-    alive = [lbc.left(e, N, M, 0, t_f) for e in epochs]
+    n, epochs = method.number(N, M), range(t_f + 6)
+    alive = [method.left(e, N, M, 0, t_f) for e in epochs]
     share = [100 * c / n for c in alive]
-    held = [100 * lbc.expected_density(c, N, M) for c in alive]
+    held = [100 * method.expected_density(c, N, M) for c in alive]
     first = sum(d > 99.9 for d in held)
     figure = plots.lines({"supports left": share, "weights that count": held},
                          f"No weight is lost before epoch {first}; then {alive[first]} of {n} supports are left",
@@ -66,14 +66,14 @@ def rehearse(pattern: str, log_lr: float, noise: float, seed: int, groups: int =
     that count over all groups. The state of an epoch is that after its removal.
     """
     N, M = EXPLORED[pattern]
-    A, draw, rate = lbc.supports(N, M), torch.Generator().manual_seed(seed), 10.0**log_lr
+    A, draw, rate = method.supports(N, M), torch.Generator().manual_seed(seed), 10.0**log_lr
     harm = torch.randn(groups, M, generator=draw)
-    s, a = torch.full((groups, len(A)), lbc.start(N, M)), torch.zeros(groups, M)
+    s, a = torch.full((groups, len(A)), method.start(N, M)), torch.zeros(groups, M)
     alive = torch.ones_like(s, dtype=torch.bool)
     seen = {"alive": [], "scores": [], "a": [], "density": []}
     for epoch in range(t_f + 1):
-        alive = lbc.remove(s, alive, lbc.left(epoch, N, M, 0, t_f))
-        m = lbc.union(alive, A)
+        alive = method.remove(s, alive, method.left(epoch, N, M, 0, t_f))
+        m = method.union(alive, A)
         for name, value in (("alive", alive[0]), ("scores", s[0].clone()), ("a", a[0].clone()), ("density", m.float().mean())):
             seen[name].append(value)
         step = rate * (harm + noise * torch.randn(groups, M, generator=draw))
@@ -86,11 +86,11 @@ def explore_supports(pattern: str = "2:4", epoch: int = 16, noise: float = 2.0, 
                      seed: int = 0) -> go.Figure:
     """Left, the supports of a group in the order of their scores, and the accumulators of its weights; right, all epochs."""
     N, M = EXPLORED[pattern]
-    A, found, n = lbc.supports(N, M), rehearse(pattern, log_lr, noise, seed), lbc.number(N, M)
+    A, found, n = method.supports(N, M), rehearse(pattern, log_lr, noise, seed), method.number(N, M)
     s, alive, a = found["scores"][epoch], found["alive"][epoch], found["a"][epoch]
     rows = torch.argsort(s.masked_fill(~alive, -math.inf), descending=True, stable=True)
     z = torch.where(A[rows] > 0, alive[rows].float()[:, None], torch.nan).numpy()
-    held = lbc.union(alive[None], A)[0]
+    held = method.union(alive[None], A)[0]
     figure = make_subplots(2, 2, specs=[[{}, {"rowspan": 2}], [{}, None]], row_heights=[0.7, 0.3], vertical_spacing=0.13,
                            column_widths=[0.5, 0.5], horizontal_spacing=0.2)
     figure.add_heatmap(z=z, x=list(range(M)), y=list(range(n)), zmin=0, zmax=1, showscale=False, xgap=3, ygap=1 if n > 8 else 3,
@@ -105,9 +105,9 @@ def explore_supports(pattern: str = "2:4", epoch: int = 16, noise: float = 2.0, 
     figure.update_xaxes(title="place in the group", showgrid=False, dtick=1, range=[-0.5, M - 0.5], row=2, col=1)
     figure.update_yaxes(title="a<sub>j</sub>", nticks=4, row=2, col=1)
     last = len(found["alive"]) - 1
-    epochs = [e for e in range(last + 1) if e in (0, last) or lbc.left(e, N, M) != lbc.left(e - 1, N, M)]
-    left = [lbc.left(e, N, M) for e in epochs]
-    chance = [100 * lbc.expected_density(c, N, M) for c in left]
+    epochs = [e for e in range(last + 1) if e in (0, last) or method.left(e, N, M) != method.left(e - 1, N, M)]
+    left = [method.left(e, N, M) for e in epochs]
+    chance = [100 * method.expected_density(c, N, M) for c in left]
     for name, values, line in (
             ("supports left", [100 * c / n for c in left], dict(color=BASELINE, width=1.8, dash="dash")),
             ("random survivors", chance, dict(color=ACCENTS[0], width=1.8, dash="dot")),
@@ -125,8 +125,8 @@ def score_memory() -> go.Figure:
     """Weights and scores of ResNet-50 by pattern."""
     patterns = ((1, 4), (1, 16), (2, 4), (2, 8), (4, 8))
     names = [f"{N}:{M}" for N, M in patterns]
-    scores = [lbc.counts("resnet50", N, M)["scores"] / 1e6 for N, M in patterns]
-    weights = lbc.counts("resnet50")["weights"] / 1e6
+    scores = [networks.counts("resnet50", N, M)["scores"] / 1e6 for N, M in patterns]
+    weights = networks.counts("resnet50")["weights"] / 1e6
     figure = plots.bars(names, {"scores": scores}, f"At 4:8 the scores are {scores[-1] / weights:.2f} times the weights",
                         "pattern", "million scores", ours="scores")
     figure.add_hline(y=weights, line=dict(color=BASELINE, dash="dash"))
@@ -162,12 +162,6 @@ def densities(runs: Sequence[dict]) -> go.Figure:
                          at=list(range(epochs)), ours="2:4", colors=dict(zip(list(series)[1:], ACCENTS)))
     figure.update_yaxes(range=[0, 104])
     return figure
-
-
-def records(runs: Sequence[dict]) -> dict[str, tuple[list[float], list[float]]]:
-    """(ours, baseline) of every miniature, in points, over the seeds."""
-    return {f"better.{N}_{M}.{peer}": tuple([100 * run["arms"][N, M][arm] for run in runs] for arm in ("lbc", peer))
-            for N, M in lbc.PATTERNS for peer in ("random", "magnitude", "ste")}
 
 
 def _miniatures(claims: Sequence[dict]) -> list[dict]:
@@ -213,7 +207,7 @@ def speed_by_pattern(seed: int = 0, repeats: int = 5) -> dict[str, list[float]]:
     """Milliseconds of a layer of 256 to 256 channels at 14×14, of the kernel and its peers, by pattern."""
     found: dict[str, list[float]] = {}
     for N, M in RACED:
-        for name, value in lbc.race(seed, N=N, M=M, repeats=repeats).items():
+        for name, value in experiment.race(seed, N=N, M=M, repeats=repeats).items():
             found.setdefault(name, []).append(value)
     return found
 
@@ -249,7 +243,7 @@ def storage_in_words() -> str:
     """The table of bits for each pattern; the last column has a code over the supports in place of the places."""
     lines = ["| pattern | dense | values and places | left | code |", "|---|---|---|---|---|"]
     for N, M in ((2, 4), (1, 4), (2, 8), (4, 8)):
-        one = lbc.bits(N, M)
-        code = 16 * N + lbc.code_bits(N, M)
+        one = method.bits(N, M)
+        code = 16 * N + method.code_bits(N, M)
         lines.append(f"| {N}:{M} | {16 * M} bits | {one} bits | {100 * one / (16 * M):.1f} % | {code} bits |")
     return "\n".join(lines)

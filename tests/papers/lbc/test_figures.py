@@ -1,11 +1,13 @@
-"""The figures of the chapter on LBC show what the method computes."""
+"""LBC: the figures."""
 
 import numpy as np
 import pytest
 import torch
+from papers.lbc.samples import row
 
-from papernets.figures import lbc as draw
 from papernets.papers import lbc
+from papernets.papers.lbc import claims, experiment
+from papernets.papers.lbc import figures as draw
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -61,11 +63,6 @@ def test_memory_is_counted():
     assert bars.y[2] * 1e6 == pytest.approx(35_168_256) and bars.y[4] * 1e6 == pytest.approx(205_148_160)
 
 
-def row(identity, low, high, verdict):
-    return {"kind": "miniature", "id": identity, "ours": (low + high) / 2, "interval": [low, high], "seeds": 12,
-            "verdict": verdict}
-
-
 def test_sentences_say_which_side_the_interval_lies():
     text = draw.evidence_in_words([row("better.2_4.random", 0.1, 2, "shown"), row("better.1_8.ste", -2, -0.1, "not shown"),
                                    row("better.1_16.magnitude", -1, 1, "not shown"), {"kind": "exact", "id": "x"}])
@@ -79,8 +76,8 @@ def test_sentences_say_which_side_the_interval_lies():
 
 def test_every_miniature_is_recorded():
     from papernets.cards import card
-    arms = {p: {"lbc": 0.9, "random": 0.5, "magnitude": 0.8, "ste": 0.7} for p in lbc.PATTERNS}
-    found = draw.records([{"arms": arms}, {"arms": arms}])
+    arms = {p: {"lbc": 0.9, "random": 0.5, "magnitude": 0.8, "ste": 0.7} for p in experiment.PATTERNS}
+    found = claims.records([{"arms": arms}, {"arms": arms}])
     assert set(found) == {claim.id for claim in card("lbc").claims if claim.kind == "miniature"}
     assert found["better.1_8.magnitude"] == ([90, 90], [80, 80]) and found["better.2_4.random"][1] == [50, 50]
 

@@ -1,0 +1,16 @@
+"""LBC: the claims."""
+
+import pytest
+
+from papernets.cards import card
+from papernets.papers.lbc.claims import facts
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_every_exact_claim():
+    found = facts()
+    for claim in card("lbc").claims:
+        if claim.kind == "exact":
+            expected = claim.paper if claim.ours is None else claim.ours
+            assert found[claim.id] == pytest.approx(expected, abs=max(claim.accept.absolute, 1e-9)), claim.id
