@@ -1,12 +1,14 @@
-"""The figures of the chapter on low-rank Winograd transformation show what the method computes."""
+"""Low-rank Winograd: the figures."""
 
 import numpy as np
 import pytest
 import torch
+from papers.lr_winograd.samples import run
 
 from papernets.cards import card
-from papernets.figures import lr_winograd as draw
 from papernets.papers import lr_winograd
+from papernets.papers.lr_winograd import claims
+from papernets.papers.lr_winograd import figures as draw
 
 
 def test_the_price_is_counted():
@@ -49,15 +51,8 @@ def test_small_volumes_waste_tiles():
     assert four.y[4] == 6.125 and four.y[7] == pytest.approx(3.06, abs=0.005)
 
 
-def run(seed):
-    def arm(base):
-        return {"dense": base + 0.001 * seed, "kept": {0.25: base - 0.1 + 0.002 * seed, 0.5: base - 0.3},
-                "random": {0.25: base - 0.2, 0.5: base - 0.5}}
-    return {"seed": seed, "arms": {"low rank": arm(0.9), "vanilla": arm(0.8), "spatial": arm(0.85)}}
-
-
 def test_every_miniature_is_recorded_with_its_own_baseline():
-    found = draw.records([run(0), run(10)], ([1.0, 1.1], [2.0, 2.1]))
+    found = claims.records([run(0), run(10)], ([1.0, 1.1], [2.0, 2.1]))
     miniatures = {claim.id for claim in card("lr-winograd").claims if claim.kind == "miniature"}
     assert set(found) == miniatures == {*draw.NAMES, "mini.time"}
     expected = {"mini.dense": ([90, 91], [80, 81]), "mini.prune25": ([80, 82], [70, 72]), "mini.prune50": ([60, 60], [50, 50]),

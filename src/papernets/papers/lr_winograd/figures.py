@@ -8,14 +8,9 @@ import torch
 from plotly.subplots import make_subplots
 
 from papernets.chapter import ACCENTS, BASELINE, OURS, SCALE, plots
-from papernets.papers import lr_winograd
+from papernets.papers.lr_winograd import layers, method, networks
+from papernets.papers.lr_winograd.claims import _values
 
-#: Pairs that the claims compare: (arm, what, rate) of ours and of the baseline.
-PAIRS = {"mini.dense": (("low rank", "dense", 0.0), ("vanilla", "dense", 0.0)),
-         "mini.prune25": (("low rank", "kept", 0.25), ("vanilla", "kept", 0.25)),
-         "mini.prune50": (("low rank", "kept", 0.5), ("vanilla", "kept", 0.5)),
-         "mini.importance25": (("low rank", "kept", 0.25), ("low rank", "random", 0.25)),
-         "mini.importance50": (("low rank", "kept", 0.5), ("low rank", "random", 0.5))}
 NAMES = {"mini.dense": "all columns: low rank − vanilla", "mini.prune25": "25 % gone: low rank − vanilla",
          "mini.prune50": "50 % gone: low rank − vanilla", "mini.importance25": "25 % gone: by importance − random",
          "mini.importance50": "50 % gone: by importance − random"}
@@ -32,7 +27,7 @@ def example_kernels(Co: int = 16, Ci: int = 16, seed: int = 1) -> torch.Tensor:
 
 def price() -> go.Figure:
     """Products for an output and numbers for a kernel, direct and with both tiles."""
-    plans = {m: lr_winograd.Plan(m, (8, 8, 8)) for m in (2, 4)}
+    plans = {m: layers.Plan(m, (8, 8, 8)) for m in (2, 4)}
     products = [27, *(plan.products() / 8**3 for plan in plans.values())]
     numbers = [27, *(plan.t**3 for plan in plans.values())]
     figure = plots.bars(["direct", "tiles of 2", "tiles of 4"],
@@ -49,7 +44,7 @@ def singular_values() -> go.Figure:
     """The singular values of transformed spatial kernels, in both tiles."""
     W, figure = example_kernels(), go.Figure()
     for m, color, dash in ((2, OURS, "solid"), (4, BASELINE, "dash")):
-        S = torch.linalg.svdvals(lr_winograd.expand(W, m))
+        S = torch.linalg.svdvals(method.expand(W, m))
         share = (S / S[0]).clamp(min=1e-17).numpy()[:64]
         figure.add_scatter(x=list(range(1, len(share) + 1)), y=np.maximum(share, 1e-17), mode="lines+markers",
                            name=f"tiles of {m}", line=dict(color=color, dash=dash, width=2.5), marker=dict(size=5))
@@ -70,16 +65,16 @@ def _slices(values: np.ndarray, t: int) -> np.ndarray:
 
 def explore_columns(m: int = 2, s: int = 27, rho: float = 0.5) -> go.Figure:
     """Above, the norms of the columns that are left; below, products, trained numbers and bytes of a layer, 256 to 256."""
-    M = lr_winograd.expand(example_kernels(), m)
-    P, Q = lr_winograd.factors(M, s)
+    M = method.expand(example_kernels(), m)
+    P, Q = method.factors(M, s)
     norms, t = (P @ Q).norm(dim=0).numpy(), m + 2
-    kept = t**3 - lr_winograd.removed(t**3, rho)
+    kept = t**3 - method.removed(t**3, rho)
     shown = np.full(t**3, np.nan)
     best = np.argsort(-norms, kind="stable")[:kept]
     shown[best] = np.round(norms[best] / norms.max(), 3)
     error = 100 * float((P @ Q - M).norm() / M.norm())
     pair = 256 * 256
-    trained = lr_winograd.stored_numbers(256, 256, s, t**3)[1]
+    trained = method.stored_numbers(256, 256, s, t**3)[1]
     bars = {"products": 100 * kept / (27 * m**3), "trained, low rank": 100 * trained / (27 * pair),
             "trained, vanilla": 100 * t**3 / 27, "weights at run time": 100 * kept / 27}
     figure = make_subplots(2, 1, row_heights=[0.42, 0.58], vertical_spacing=0.24)
@@ -102,7 +97,7 @@ def tiles_of_c3d() -> go.Figure:
     """How many times fewer products than the direct sum, layer by layer."""
     series = {}
     for m in (2, 4):
-        plans = [lr_winograd.Plan(m, volume) for *_, volume, _, _ in lr_winograd._convolutions("c3d")]
+        plans = [layers.Plan(m, volume) for *_, volume, _, _ in networks._convolutions("c3d")]
         series[f"tiles of {m}"] = [plan.direct / plan.products() for plan in plans]
     figure = plots.bars(C3D_LAYERS, series, "Small volumes waste what large tiles save", "convolution of C3D",
                         "direct products / Winograd products", ours="tiles of 2")
@@ -111,11 +106,6 @@ def tiles_of_c3d() -> go.Figure:
 
 def _mean(runs: Sequence[dict], arm: str, what: str, rho: float) -> float:
     return 100 * float(np.mean(_values(runs, arm, what, rho)))
-
-
-def _values(runs: Sequence[dict], arm: str, what: str, rho: float) -> list[float]:
-    each = [run["arms"][arm][what] for run in runs]
-    return each if what == "dense" else [one[rho] for one in each]
 
 
 def accuracies(runs: Sequence[dict]) -> go.Figure:
@@ -132,12 +122,6 @@ def accuracies(runs: Sequence[dict]) -> go.Figure:
     figure.update_yaxes(range=[0, 105])
     figure.add_hline(y=25, line=dict(color=BASELINE, dash="dash"))
     return figure
-
-
-def records(runs: Sequence[dict], times: tuple[Sequence[float], Sequence[float]]) -> dict[str, tuple[list[float], list[float]]]:
-    """(ours, baseline) of every miniature: points over the seeds, milliseconds over the repetitions."""
-    found = {claim: tuple([100 * value for value in _values(runs, *side)] for side in pair) for claim, pair in PAIRS.items()}
-    return found | {"mini.time": (list(times[0]), list(times[1]))}
 
 
 def _points(claims: Sequence[dict]) -> list[dict]:
@@ -184,7 +168,7 @@ def speed_in_words(raced: dict) -> str:
     whole, half = (raced["peer"] / raced["ours"][rho] for rho in (0, 0.5))
     plain = raced["peers"]["torch conv3d"] / raced["ours"][0]
     saved = raced["ours"][0] / raced["ours"][0.5]
-    plan = lr_winograd.Plan(2, (8, 28, 28))
+    plan = layers.Plan(2, (8, 28, 28))
     fewer = [plan.direct / plan.products(columns) for columns in (64, 32)]
     return (f"In this run the fastest direct form is *{best}* with {raced['peer']:.2f} ms. It takes {whole:.1f} times as long "
             f"as the Winograd layer with all columns and {half:.1f} times as long as that with half of them; what torch "
