@@ -8,14 +8,12 @@ import torch
 from plotly.subplots import make_subplots
 
 from papernets.chapter import ACCENTS, BASELINE, OURS, plots
-from papernets.papers import lrpet
+from papernets.papers.lrpet import experiment, method
+from papernets.papers.lrpet.claims import facts
 
 #: The arms as the figures call them.
 NAMES = {"truncate": "truncated", "retrain": "truncated,<br>retrained", "factor": "factors<br>trained",
          "projection": "projected", "energy": "+ energy", "lrpet": "LRPET"}
-#: What each comparison of the card sets against what, by the second part of the claim's identity.
-PAIRS = {"truncate": ("lrpet", "truncate"), "retrain": ("lrpet", "retrain"), "factor": ("lrpet", "factor"),
-         "energy": ("energy", "projection"), "rectify": ("lrpet", "energy")}
 WORDS = {"truncate": "LRPET − truncated", "retrain": "LRPET − retrained", "factor": "LRPET − factors",
          "energy": "energy − without", "rectify": "batch norm − without"}
 
@@ -48,8 +46,8 @@ def explore_projection(q: float = 0.75, spread: float = 0.5, rho: float = 0.0, e
     """Left, the singular values of the matrix that inference uses; right, what is left of it, and its cost."""
     W, a = example_weight(), example_scale(spread)
     m, d = W.shape
-    r = lrpet.rank(min(m, d), q)
-    found = lrpet.project(W, r, a if rectify else None, energy=energy, rho=rho)
+    r = method.rank(min(m, d), q)
+    found = method.project(W, r, a if rectify else None, energy=energy, rho=rho)
     merged, after = a[:, None] * W, a[:, None] * found
     before_s, after_s = (torch.linalg.svdvals(M).tolist() for M in (merged, after))
     cost = 100 * r * (m + d) / (m * d)
@@ -75,12 +73,12 @@ def explore_projection(q: float = 0.75, spread: float = 0.5, rho: float = 0.0, e
 def accuracies(runs: Sequence[dict]) -> go.Figure:
     """Test accuracy of every arm, mean over the seeds, at every share."""
     shares = list(runs[0]["arms"])
-    means = {q: [100 * np.mean([run["arms"][q][name] for run in runs]) for name in lrpet.ARMS] for q in shares}
+    means = {q: [100 * np.mean([run["arms"][q][name] for run in runs]) for name in experiment.ARMS] for q in shares}
     full = 100 * np.mean([run["full"] for run in runs])
-    lead = dict(zip(lrpet.ARMS, means[shares[0]]))
+    lead = dict(zip(experiment.ARMS, means[shares[0]]))
     figure = go.Figure()
     for q, color in zip(shares, (OURS, BASELINE)):
-        figure.add_bar(x=means[q], y=[NAMES[name] for name in lrpet.ARMS], orientation="h", name=f"{100 * q:.0f} % pruned",
+        figure.add_bar(x=means[q], y=[NAMES[name] for name in experiment.ARMS], orientation="h", name=f"{100 * q:.0f} % pruned",
                        marker=dict(color=color), text=[f"{value:.0f}" for value in means[q]], textposition="outside",
                        cliponaxis=False)
     figure.add_vline(x=full, line=dict(color=BASELINE, dash="dash"))
@@ -97,15 +95,6 @@ def curves(run: dict, q: float) -> go.Figure:
     lost = np.subtract(*found.values())
     return plots.lines(found, f"A projection costs {lost.max():.0f} points at worst, {lost[-1]:.1f} after the last epoch",
                        "epoch", "test accuracy (%)", ours="after the projection")
-
-
-def records(runs: Sequence[dict], gradient_runs: Sequence[dict]) -> dict[str, tuple[list[float], list[float]]]:
-    """(ours, baseline) of every miniature, over the seeds: points, and distances of the log ratio from 0."""
-    found = {}
-    for q in runs[0]["arms"]:
-        for what, (one, other) in PAIRS.items():
-            found[f"mini.{what}.q{100 * q:.0f}"] = tuple([100 * run["arms"][q][name] for run in runs] for name in (one, other))
-    return found | {"mini.gradient": tuple([abs(run[name][-1]) for run in gradient_runs] for name in ("with", "without"))}
 
 
 def _name(identity: str) -> str:
@@ -147,7 +136,7 @@ def layer_times(parts: Sequence[float] = (0.1, 0.2, 0.4, 0.6, 0.9), at_least: fl
     found = {}
     for name, (inputs, outputs, side) in LAYERS.items():
         at = sorted({max(1, int(part * outputs)) for part in parts})
-        times = lrpet.layer_times(inputs, outputs, side, at, at_least=at_least)
+        times = experiment.layer_times(inputs, outputs, side, at, at_least=at_least)
         found[name] = {"rank": at, "ms": times["dense"][0],
                        "macs": [100 * value / times["dense.macs"][0] for value in times["pair.macs"]],
                        "time": [100 * value / times["dense"][0] for value in times["pair"]]}
@@ -181,7 +170,7 @@ def speed_in_words(times: dict[str, dict]) -> str:
 
 def counts_in_words() -> str:
     """Why the printed shares of the vision transformer differ from ours, and what is counted for the other two."""
-    found = lrpet.facts()
+    found = facts()
     full, wide = ([f"{found[f'vit.{which}{what}']:,}".replace(",", "\u202f") for what in ("flops", "params")]
                   for which in ("base.", ""))
     return ("The row of the vision transformer puts two networks side by side. The printed 174.25 million multiply-adds and "

@@ -1,12 +1,14 @@
-"""The figures of the chapter on low-rank projection show what the method computes."""
+"""LRPET: the figures."""
 
 import numpy as np
 import pytest
 import torch
+from papers.lrpet.samples import run
 
 from papernets.cards import card
-from papernets.figures import lrpet as draw
 from papernets.papers import lrpet
+from papernets.papers.lrpet import claims
+from papernets.papers.lrpet import figures as draw
 
 
 def values(*arguments):
@@ -43,17 +45,11 @@ def test_what_the_text_on_the_explorer_says():
     assert values(0.0, 0.5, 0.0, True, True)[2]["multiply-adds"] > 100
 
 
-def run(seed):
-    arms = {name: 0.1 * i + 0.01 * seed for i, name in enumerate(lrpet.ARMS, 1)}
-    return {"seed": seed, "full": 0.9, "arms": {0.8: arms, 0.9: {name: value / 2 for name, value in arms.items()}},
-            "curves": {0.8: {"before": [0.5, 0.9], "after": [0.2, 0.88]}}}
-
-
 GRADIENTS = [{"with": [0.1, -0.3], "without": [-0.2, -2.0]}, {"with": [0.1, 0.5], "without": [-0.2, -3.0]}]
 
 
 def test_every_miniature_is_recorded_with_its_own_baseline():
-    found = draw.records([run(0), run(1)], GRADIENTS)
+    found = claims.records([run(0), run(1)], GRADIENTS)
     assert set(found) == {claim.id for claim in card("lrpet").claims if claim.kind == "miniature"}
     assert found["mini.factor.q80"] == (pytest.approx([60, 61]), pytest.approx([30, 31]))
     assert found["mini.energy.q90"] == (pytest.approx([25, 25.5]), pytest.approx([20, 20.5]))
