@@ -1,4 +1,4 @@
-"""The figures of the chapter on collaborative compression show what the method computes."""
+"""CC: the figures."""
 
 import math
 
@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from papernets.cards import card
-from papernets.figures import cc as draw
 from papernets.papers import cc
+from papernets.papers.cc import claims, experiment
+from papernets.papers.cc import figures as draw
 
 
 @pytest.mark.parametrize("mode", draw.MODES)
@@ -80,13 +81,13 @@ def test_curves_and_their_fits():
 
 def run(seed):
     arms = {name: {"before": 0.5 + 0.1 * at + 0.001 * seed, "after": 0.9 + 0.01 * at, "macs": 0.5, "estimate": 30 - at,
-                   "distance": 40.0 + at} for at, name in enumerate(cc.ARMS)}
+                   "distance": 40.0 + at} for at, name in enumerate(experiment.ARMS)}
     return {"seed": seed, "dense": 0.99, "arms": {0.5: arms, 0.7: arms},
             "order": {"metric": 10.0 + seed, "one step": 12.0, "random": 20.0}}
 
 
 def test_every_miniature_is_recorded_with_its_own_baseline():
-    found = draw.records([run(0), run(1)])
+    found = claims.records([run(0), run(1)])
     assert set(found) == {claim.id for claim in card("cc").claims if claim.kind == "miniature"}
     assert found["mini.prune.cut50"] == (pytest.approx([70, 70.1]), pytest.approx([50, 50.1]))
     assert found["mini.svd.cut70"][1] == pytest.approx([60, 60.1])

@@ -10,18 +10,14 @@ import torch
 from plotly.subplots import make_subplots
 
 from papernets.chapter import ACCENTS, BASELINE, OURS, plots
-from papernets.papers import cc
+from papernets.papers.cc import experiment, layers, method
+from papernets.papers.cc.claims import PEERS, THREE
 
 #: What may be removed, as the explorer calls it, and the colours of the three.
 MODES = {"both": "joint", "channels": "channels", "ranks": "ranks"}
 COLORS = {"pruning": BASELINE, "decomposition": ACCENTS[0], "joint": OURS}
 #: Shades on which the page's own text can be read in both themes.
 FIELD = [[0, "rgba(86,180,233,0.04)"], [1, "rgba(86,180,233,0.5)"]]
-#: What each comparison of the card sets joint compression against.
-PEERS = {"prune": "pruning", "svd": "decomposition"}
-
-
-# --- one layer -------------------------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -39,17 +35,18 @@ def example_layer(kernel: int = 3, seed: int = 28) -> tuple[torch.Tensor, torch.
     return W.view(8, 8, kernel, kernel), G * torch.exp(1.5 * torch.randn(8, 8, 1, 1, generator=draw, dtype=torch.float64))
 
 
-def _line(path: cc.Search, W: torch.Tensor, G: torch.Tensor) -> tuple[list[float], list[float]]:
+def _line(path: method.Search, W: torch.Tensor, G: torch.Tensor) -> tuple[list[float], list[float]]:
     """Work removed and loss after every step, in per cent of the layer; from nothing on."""
-    dense, whole = W.numel(), cc.information_loss(W, G, torch.zeros_like(W))
+    dense, whole = W.numel(), method.information_loss(W, G, torch.zeros_like(W))
     return ([0.0, *(100 * (1 - step.cost / dense) for step in path.steps)],
             [0.0, *(100 * step.loss / whole for step in path.steps)])
 
 
 def tradeoff(W: torch.Tensor, G: torch.Tensor, target: float = 0.9) -> dict[str, tuple[list[float], list[float]]]:
     """Work removed and loss of a layer, by arm, while units go one after the other."""
-    return {name: _line(cc.search(W, G, min(target, cc.reachable(*W.shape[:2], W[0, 0].numel(), units)), units=units), W, G)
-            for name, units in cc.ARMS.items()}
+    most = {units: method.reachable(*W.shape[:2], W[0, 0].numel(), units) for units in experiment.ARMS.values()}
+    return {name: _line(method.search(W, G, min(target, most[units]), units=units), W, G)
+            for name, units in experiment.ARMS.items()}
 
 
 def _at(line: tuple[list[float], list[float]], cut: float) -> float:
@@ -76,11 +73,11 @@ def explore_layer(mode: str = "both", target: float = 0.5, gamma: float = 0.9, k
     """Left, the way through the plane of channels and ranks over the work that is left; right, the loss on the way."""
     k = int(kernel[0])
     W, G = example_layer(k)
-    goal = {name: min(target, cc.reachable(8, 8, k * k, units)) for name, units in MODES.items()}
-    paths = {name: cc.search(W, G, goal[name], units=units, gamma=gamma) for name, units in MODES.items()}
+    goal = {name: min(target, method.reachable(8, 8, k * k, units)) for name, units in MODES.items()}
+    paths = {name: method.search(W, G, goal[name], units=units, gamma=gamma) for name, units in MODES.items()}
     path = paths[mode]
     places = list(range(1, 9))
-    work = [[100 * cc.cost(8, 8, k * k, 8 - c, 8 - r) / W.numel() for c in places] for r in places]
+    work = [[100 * method.cost(8, 8, k * k, 8 - c, 8 - r) / W.numel() for c in places] for r in places]
     figure = make_subplots(1, 2, column_widths=[0.46, 0.54], horizontal_spacing=0.2)
     figure.add_heatmap(x=places, y=places, z=work, colorscale=FIELD, zmin=0, zmax=200 if k == 1 else 100, showscale=False,
                        row=1, col=1, hovertemplate="%{x} channels, rank %{y}<br>%{z:.0f} % of the work<extra></extra>")
@@ -100,9 +97,9 @@ def explore_layer(mode: str = "both", target: float = 0.5, gamma: float = 0.9, k
     figure.update_yaxes(title="rank left (8: one layer)", dtick=1, showgrid=False, row=1, col=1)
     figure.update_xaxes(title="work removed (%)", range=[-110 if k == 1 else -15, 100], row=1, col=2)
     figure.update_yaxes(title="loss (% of the layer)", rangemode="tozero", row=1, col=2)
-    layer, new = path.layer, cc.rebuild(W, path.layer)
+    layer, new = path.layer, method.rebuild(W, path.layer)
     cut = 100 * (1 - sum(part.numel() for part in new) / W.numel())
-    lost = 100 * cc.information_loss(W, G, cc.restored(W, layer)) / cc.information_loss(W, G, torch.zeros_like(W))
+    lost = 100 * method.information_loss(W, G, method.restored(W, layer)) / method.information_loss(W, G, torch.zeros_like(W))
     form = "one layer" if layer.rank is None else f"rank {layer.rank}"
     short = "" if goal[mode] >= target else " (no more can be had)"
     channels = f"{len(layer.kept)} channel{'s' if len(layer.kept) > 1 else ''}"
@@ -110,10 +107,7 @@ def explore_layer(mode: str = "both", target: float = 0.5, gamma: float = 0.9, k
     return figure
 
 
-# --- stage one -------------------------------------------------------------------------------------------------------
-
-
-def curves(shares: cc.Shares) -> go.Figure:
+def curves(shares: layers.Shares) -> go.Figure:
     """The measured loss of every layer against the work removed, and its fit."""
     figure, said = go.Figure(), []
     for at, (name, color) in enumerate(zip(shares.curves, (OURS, *ACCENTS)), 1):
@@ -134,9 +128,9 @@ def curves(shares: cc.Shares) -> go.Figure:
 
 def explore_shares(target: float = 0.5, steeper: float = 1.0, rule: str = "equal marginal loss") -> go.Figure:
     """Left, what each of three layers gives; right, where that is on its curve."""
-    b = (cc.THREE["b"][0] * steeper, *cc.THREE["b"][1:])
-    fits, work = list(zip(cc.THREE["a"], b)), cc.THREE["F"]
-    shares, x = cc.allocate(fits, work, target * sum(work), rule="lagrange" if rule == "Lagrange" else "equal_marginal")
+    b = (THREE["b"][0] * steeper, *THREE["b"][1:])
+    fits, work = list(zip(THREE["a"], b)), THREE["F"]
+    shares, x = method.allocate(fits, work, target * sum(work), rule="lagrange" if rule == "Lagrange" else "equal_marginal")
     total = sum(a * math.exp(b * c) for (a, b), c in zip(fits, shares))
     names, colors = [f"layer {i}" for i in (1, 2, 3)], (OURS, ACCENTS[0], ACCENTS[1])
     figure = make_subplots(1, 2, column_widths=[0.4, 0.6], horizontal_spacing=0.2)
@@ -157,14 +151,11 @@ def explore_shares(target: float = 0.5, steeper: float = 1.0, rule: str = "equal
     return figure
 
 
-# --- at work ---------------------------------------------------------------------------------------------------------
-
-
 def accuracies(runs: Sequence[dict]) -> go.Figure:
     """Test accuracy of every arm at every cut, before and after the fine-tuning, mean over the seeds."""
     cuts = list(runs[0]["arms"])
-    labels = [f"{name}, {100 * cut:.0f} %" for cut in cuts for name in cc.ARMS]
-    series = {when: [100 * np.mean([run["arms"][cut][name][key] for run in runs]) for cut in cuts for name in cc.ARMS]
+    labels = [f"{name}, {100 * cut:.0f} %" for cut in cuts for name in experiment.ARMS]
+    series = {when: [100 * np.mean([run["arms"][cut][name][key] for run in runs]) for cut in cuts for name in experiment.ARMS]
               for when, key in (("before fine-tuning", "before"), ("after fine-tuning", "after"))}
     dense = 100 * np.mean([run["dense"] for run in runs])
     figure = go.Figure()
@@ -196,19 +187,6 @@ def orders(runs: Sequence[dict]) -> go.Figure:
     figure.update_xaxes(title="order of removal", type="category")
     figure.update_yaxes(title="loss (% of removing the layer)", rangemode="tozero")
     return figure
-
-
-def records(runs: Sequence[dict]) -> dict[str, tuple[list[float], list[float]]]:
-    """(ours, baseline) of every miniature, over the seeds: points, and per cent of the loss of the layer."""
-    found = {}
-    for cut in runs[0]["arms"]:
-        for what, peer in PEERS.items():
-            for part, key in (("", "before"), (".tuned", "after")):
-                found[f"mini.{what}{part}.cut{100 * cut:.0f}"] = tuple(
-                    [100 * run["arms"][cut][name][key] for run in runs] for name in ("joint", peer))
-    for end, other in (("onestep", "one step"), ("random", "random")):
-        found[f"mini.{end}"] = tuple([run["order"][name] for run in runs] for name in ("metric", other))
-    return found
 
 
 def _name(identity: str) -> str:
@@ -258,9 +236,6 @@ def estimates_in_words(runs: Sequence[dict]) -> str:
     return "\n".join(parts)
 
 
-# --- a whole network, and time ---------------------------------------------------------------------------------------
-
-
 def overshoot(rows: Sequence[dict]) -> go.Figure:
     """What every layer of a network should give, and what it gives."""
     joint = [row for row in rows if row["units"] == "joint"]
@@ -287,14 +262,15 @@ LAYERS = {"16 channels, 32×32": (16, 32), "64 channels, 28×28": (64, 28)}
 
 def layer_times(repeats: int = 15, inner: int = 9) -> dict[str, dict]:
     """``papers.cc.layer_times`` of every layer of ``LAYERS``, by name."""
-    return {name: cc.layer_times(channels, side, repeats=repeats, inner=inner) for name, (channels, side) in LAYERS.items()}
+    return {name: experiment.layer_times(channels, side, repeats=repeats, inner=inner)
+            for name, (channels, side) in LAYERS.items()}
 
 
 def speed(times: Mapping[str, dict]) -> go.Figure:
     """Time of the three forms as a per cent of the dense layer, and of the pairs which part the 1×1 layer takes."""
     figure = make_subplots(1, len(times), horizontal_spacing=0.16)
     for column, (name, found) in enumerate(times.items(), 1):
-        dense, arms = found["dense"]["ms"], list(cc.ARMS)
+        dense, arms = found["dense"]["ms"], list(experiment.ARMS)
         whole = [100 * found[arm]["ms"] / dense for arm in arms]
         # the two layers of a pair in proportion to their times alone
         part = [found[arm]["second"] / (found[arm]["first"] + found[arm]["second"]) if "second" in found[arm] else 0.0
