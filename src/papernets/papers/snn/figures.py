@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from papernets.chapter import ACCENTS, BASELINE, OURS, plots
 from papernets.chapter import waves as hardware
-from papernets.papers import snn
+from papernets.papers.snn import experiment, method, networks
 from papernets.training import single_thread
 
 BLUE, GREEN = ACCENTS[:2]
@@ -24,12 +24,10 @@ BLUE, GREEN = ACCENTS[:2]
 SIGNS = [[0, "rgba(86,180,233,0.22)"], [1, "#0072B2"]]
 PAPER = {"resnet18": 3.13, "resnet34": 3.33}
 
-# The problem, and the method
-
 
 def repeated_kernels() -> go.Figure:
     """Dot products of one window: one an output, how many of them differ by chance, and the codebook's."""
-    widths = sorted({size.outputs for size in snn.layers("resnet18")})
+    widths = sorted({size.outputs for size in networks.layers("resnet18")})
     series = {"binary layer: one for each output": widths,
               "different kernels among them, by chance": [512 * (1 - (1 - 1 / 512) ** width) for width in widths],
               "sub-bit layer, τ = 5": [min(32, width) for width in widths]}
@@ -51,8 +49,8 @@ def nearest_patterns(tau: int = 2, kernels: int = 6) -> go.Figure:
     """A few real kernels, their signs, and the patterns of a small subset that are nearest to them."""
     draw = torch.Generator().manual_seed(3)
     w = torch.randn(kernels, 3, 3, generator=draw)
-    P = snn.patterns(snn.sample(tau, draw))
-    ids = snn.project(w, P)
+    P = method.patterns(method.sample(tau, draw))
+    ids = method.project(w, P)
     scale = float(w.abs().max())
     figure = make_subplots(3, 1, vertical_spacing=0.08, start_cell="bottom-left")
     lines = ("nearest", P[ids], 1), ("sign", w.sign(), 1), ("w", w, scale)  # from below
@@ -94,8 +92,6 @@ def steps_to_flip(rates: Sequence[float] = (1e-3, 3e-3, 1e-2, 3e-2),
     return figure
 
 
-# The explorer
-
 ITEMS, INPUTS = 6, 16
 
 
@@ -113,16 +109,16 @@ def timeline(items: int, fill: int, drain: int) -> tuple[list[int], list[int]]:
 
 def toy_layer(tau: int, outputs: int) -> tuple[np.ndarray, np.ndarray]:
     """A subset of 2^τ patterns, each larger one holding the smaller ones, and the ids of ``outputs`` × 16 random kernels."""
-    P = snn.patterns(torch.randperm(512, generator=torch.Generator().manual_seed(0))[:snn.count_of(tau)])
+    P = method.patterns(torch.randperm(512, generator=torch.Generator().manual_seed(0))[:method.count_of(tau)])
     w = torch.randn(512, INPUTS, 3, 3, generator=torch.Generator().manual_seed(1))[:outputs]
-    return P.numpy(), snn.project(w, P).numpy()
+    return P.numpy(), method.project(w, P).numpy()
 
 
 def explore_core(tau: int = 5, outputs: int = 128, adders: int = 4) -> go.Figure:
     """The codebook, how often each kernel is used, the bits of a weight, and how Dot9 and the adders share their time."""
     P, ids = toy_layer(tau, outputs)
     number, drain = len(P), -(-outputs // adders)
-    item = snn.item_cycles(outputs, tau, adders)
+    item = networks.item_cycles(outputs, tau, adders)
     figure = make_subplots(
         3, 2, specs=[[{}, {}], [{"colspan": 2}, None], [{"colspan": 2}, None]], row_heights=[0.46, 0.14, 0.24],
         column_widths=[0.42, 0.58], vertical_spacing=0.15, horizontal_spacing=0.06)
@@ -146,7 +142,8 @@ def explore_core(tau: int = 5, outputs: int = 128, adders: int = 4) -> go.Figure
                        customdata=list(range(ITEMS)), row=3, col=1,
                        hovertemplate=f"{unit}, item %{{customdata}}: from cycle %{{base}}<extra></extra>")
     limit = "in balance" if number == drain else "Dot9 limits" if number > drain else "the adders limit"
-    gains = [snn.binary_cycles(snn.layers(name)) / snn.cycles(snn.layers(name), tau, adders) for name in PAPER]
+    gains = [networks.binary_cycles(networks.layers(name)) / networks.cycles(networks.layers(name), tau, adders)
+             for name in PAPER]
     figure.update_layout(
         barmode="overlay", bargap=0.25,
         title=f"{item} cycles an item, {limit}; ResNet-18 {gains[0]:.2f}×, ResNet-34 {gains[1]:.2f}× "
@@ -163,8 +160,6 @@ def explore_core(tau: int = 5, outputs: int = 128, adders: int = 4) -> go.Figure
     figure.update_yaxes(showgrid=False, autorange="reversed", row=3, col=1)
     return figure
 
-
-# The experiments
 
 CLAIMS = {"mini.tau9_5": "τ 9 − τ 5", "mini.tau5_3": "τ 5 − τ 3", "mini.tau3_2": "τ 3 − τ 2", "mini.tau2_1": "τ 2 − τ 1",
           **{f"mini.refine.tau{tau}": f"refined − kept, τ {tau}" for tau in (5, 3, 2)},
@@ -216,7 +211,7 @@ def clustering(codes: Sequence[np.ndarray], seed: int = 0, most: int = 64) -> go
                          xaxis=dict(title=f"pattern, most used first ({most} of 512)"),
                          yaxis=dict(title=f"share of the {total} kernels (%)", type="log",
                                  tickvals=[0.2, 0.5, 1, 2, 5, 10, 20, 50]))
-    if snn.entropy(codes[1]) > snn.entropy(codes[0]):
+    if experiment.entropy(codes[1]) > experiment.entropy(codes[0]):
         figure.update_layout(title="How often the most used patterns occur")
     return figure
 
@@ -239,14 +234,11 @@ def stages_of_training(found: dict) -> go.Figure:
     return figure
 
 
-# The core
-
-
 def waves(tau: int = 3, adders: int = 2, outputs: int = 16) -> go.Figure:
     """The first items of a small layer on the sub-bit core, every cycle."""
     _, trace = traced(tau, adders, outputs)
     begin = int(np.argmax(trace["start"] == 1))
-    length = 4 * snn.item_cycles(outputs, tau, adders) + 2**tau
+    length = 4 * networks.item_cycles(outputs, tau, adders) + 2**tau
     part = {name: values[begin:] for name, values in trace.items()}
     for name, port, cycles in (("fills half", "multiplying", 2**tau), ("drains half", "adding", -(-outputs // adders))):
         busy = part[port] == 1
@@ -275,7 +267,7 @@ def occupancy(widths: Sequence[int] = (8, 16, 32), tau: int = 3, adders: int = 2
         core, trace = traced(tau, adders, width)
         running = np.flatnonzero(trace["busy"] == 1)
         first = running[0] + 2 ** tau + 2  # the first fill, alone, is left out
-        length = 4 * snn.item_cycles(widths[0], tau, adders)
+        length = 4 * networks.item_cycles(widths[0], tau, adders)
         for unit, works in core.units(trace).items():
             busy[f"{width} outputs: {unit}"] = works[first:first + length]
     figure = hardware.occupancy(busy, title=f"τ = {tau}, {adders} adders: balance at {adders * 2**tau} outputs")
@@ -326,12 +318,12 @@ def on_core_in_words(seen: dict[str, list], images: int, equal: bool, shares: di
 
 def cycles_by_stage(name: str = "resnet18", tau: int = 5, adders: int = 4) -> go.Figure:
     """Million cycles of each stage on both cores."""
-    found = snn.layers(name)
+    found = networks.layers(name)
     widths = sorted({size.outputs for size in found})
     stages = [[size for size in found if size.outputs == width] for width in widths]
-    series = {"binary core": [snn.binary_cycles(stage) / 1e6 for stage in stages],
-              "sub-bit core": [snn.cycles(stage, tau, adders) / 1e6 for stage in stages]}
-    gain = snn.binary_cycles(found) / snn.cycles(found, tau, adders)
+    series = {"binary core": [networks.binary_cycles(stage) / 1e6 for stage in stages],
+              "sub-bit core": [networks.cycles(stage, tau, adders) / 1e6 for stage in stages]}
+    gain = networks.binary_cycles(found) / networks.cycles(found, tau, adders)
     return plots.bars([str(width) for width in widths], series,
                       f"The first stage gains 2×, the others 4×, ResNet-18 {gain:.3f}×",
                       "output channels of the stage", "million cycles", ours="sub-bit core")
@@ -342,8 +334,8 @@ def gain_by_adders(tau: int = 5) -> go.Figure:
     at = [1, 2, 3, 4, 5, 6, 8, 12, 16]
     figure = go.Figure()
     for (name, paper), color in zip(PAPER.items(), (OURS, BLUE)):
-        found = snn.layers(name)
-        gains = [snn.binary_cycles(found) / snn.cycles(found, tau, adders) for adders in at]
+        found = networks.layers(name)
+        gains = [networks.binary_cycles(found) / networks.cycles(found, tau, adders) for adders in at]
         label = name.replace("resnet", "ResNet-")
         figure.add_scatter(x=at, y=gains, name=label, mode="lines+markers", line=dict(color=color, width=2.5))
         figure.add_scatter(x=[at[0], at[-1]], y=[paper] * 2, name=f"paper, {label}: {paper}×", mode="lines",
@@ -358,27 +350,24 @@ def speeds_in_words() -> str:
     core, plain = subbit.SubBit(5, 4, 64, 64, 512), subbit.PlainBinary(64, 64, 512)
     lines = ["| | paper | law | exact | off |", "|---|---:|---:|---:|---:|"]
     for name, paper in PAPER.items():
-        found = snn.layers(name)
-        exact = snn.exact_cycles(found, plain) / snn.exact_cycles(found, core)
-        gain = snn.binary_cycles(found) / snn.cycles(found, 5)
+        found = networks.layers(name)
+        exact = networks.exact_cycles(found, plain) / networks.exact_cycles(found, core)
+        gain = networks.binary_cycles(found) / networks.cycles(found, 5)
         label = name.replace("resnet", "ResNet\u2011")
         lines.append(f"| {label} | {paper}× | {gain:.3f}× | {exact:.3f}× | "
                      f"{100 * (gain / paper - 1):.1f} % |")
     return "\n".join(lines)
 
 
-# What it costs
-
-
 def storage_in_words(name: str = "resnet18") -> str:
     """Stored bits and bit operations for each τ, in the README's convention."""
-    found = snn.layers(name)
+    found = networks.layers(name)
     lines = ["| τ | bits | ids, Mbit | + books | G ops | whole |",
              "|---:|---:|---:|---:|---:|---:|"]
     for tau in (9, 6, 5, 4):
-        lines.append(f"| {tau} | {tau / 9:.2f} | {snn.weight_bits(found, tau) / 1e6:.3f} | "
-                     f"{snn.weight_bits(found, tau, True) / 1e6:.4f} | {snn.bit_ops(found, tau) / 1e9:.4f} | "
-                     f"{snn.bit_ops(found, tau, addition=1) / 1e9:.3f} |")
+        lines.append(f"| {tau} | {tau / 9:.2f} | {networks.weight_bits(found, tau) / 1e6:.3f} | "
+                     f"{networks.weight_bits(found, tau, True) / 1e6:.4f} | {networks.bit_ops(found, tau) / 1e9:.4f} | "
+                     f"{networks.bit_ops(found, tau, addition=1) / 1e9:.3f} |")
     return "\n".join(lines)
 
 
@@ -391,7 +380,7 @@ def cpu_times(at_least: float = 0.1, tau: int = 5) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {"float32 (torch)": [], "bits counted": [], "results shared": []}
     for size in _middle():
         x = torch.randn(1, size.inputs, size.height, size.width, generator=draw).sign()
-        P = snn.patterns(snn.sample(tau, draw))
+        P = method.patterns(method.sample(tau, draw))
         ids = torch.randint(0, len(P), (size.outputs, size.inputs), generator=draw)
         calls = _three_ways(x, P, ids)
         results = [call() for call in calls]
@@ -422,9 +411,9 @@ def _three_ways(x: torch.Tensor, P: torch.Tensor, ids: torch.Tensor) -> tuple:
             lambda: subbit_kernel.conv2d(image, shared, padding=1))
 
 
-def _middle() -> list[snn.Size]:
+def _middle() -> list[networks.Size]:
     """Of each stage of ResNet-18 the second layer: as many inputs as outputs, no stride."""
-    found = snn.layers("resnet18")
+    found = networks.layers("resnet18")
     return [found[index] for index in (1, 5, 9, 13)]
 
 

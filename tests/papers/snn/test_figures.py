@@ -1,4 +1,4 @@
-"""The figures of the chapter on sub-bit networks show what the method and the cores compute."""
+"""Sub-bit networks: the figures."""
 
 import math
 import time
@@ -9,8 +9,8 @@ from hdl_checks import COMPILED
 
 from papernets.chapter import Slider
 from papernets.chapter._explorer import BYTES, STATES, Explorer
-from papernets.figures import snn as draw
-from papernets.papers import snn
+from papernets.papers.snn import figures as draw
+from papernets.papers.snn import networks
 
 
 def test_the_dot_products_of_a_window():
@@ -98,7 +98,8 @@ def test_the_explorer_shows_the_layer(tau, outputs, adders):
     assert (list(fills.base), list(drains.base)) == draw.timeline(6, 2**tau, drain)
     assert set(fills.x) == {2**tau} and set(drains.x) == {drain}
     text = figure.layout.title.text
-    found = {name: snn.binary_cycles(snn.layers(name)) / snn.cycles(snn.layers(name), tau, adders) for name in draw.PAPER}
+    found = {name: networks.binary_cycles(networks.layers(name)) / networks.cycles(networks.layers(name), tau, adders)
+             for name in draw.PAPER}
     assert f"{max(2**tau, drain)} cycles an item" in text
     assert f"ResNet-18 {found['resnet18']:.2f}×, ResNet-34 {found['resnet34']:.2f}× (paper, at τ = 5: 3.13×, 3.33×)" in text
 
@@ -246,7 +247,7 @@ def test_the_search_in_words():
 
 def test_the_clock_compares_equal_results(monkeypatch):
     monkeypatch.setattr(draw, "quickest", lambda call, *_: 0.5 + 0 * call().sum())
-    monkeypatch.setattr(draw, "_middle", lambda: [snn.Size("small", 8, 8, 5, 5)])
+    monkeypatch.setattr(draw, "_middle", lambda: [networks.Size("small", 8, 8, 5, 5)])
     times = draw.cpu_times()
     assert times == {"float32 (torch)": [0.5], "bits counted": [0.5], "results shared": [0.5]}
     assert len(draw.measured(times).data) == 3
