@@ -1,22 +1,20 @@
-"""The figures of the chapter on AccSS3D show what the method computes."""
+"""AccSS3D: the figures."""
 
 import numpy as np
 import pytest
 from papernets_kernels.hdl import sspnna_host
 from papernets_kernels.hdl.sspnna import SSpNNA
 from papernets_kernels.sparse_conv3d import rulebook
+from papers.accss3d.samples import places, run
 
 from papernets.cards import card
 from papernets.chapter import BASELINE, OURS, Choice, Explorer, Slider
-from papernets.data import ROOM_CLASSES, Room, room
-from papernets.figures import accss3d as draw
+from papernets.data import ROOM_CLASSES, Room, points, room
 from papernets.papers import accss3d
+from papernets.papers.accss3d import claims, experiment, networks
+from papernets.papers.accss3d import figures as draw
 
 pytestmark = pytest.mark.xdist_group("numba")
-
-
-def places(trace):
-    return {tuple(at) for at in zip(trace.z, trace.y, trace.x)}
 
 
 def test_a_scene_has_every_voxel_in_its_class():
@@ -119,40 +117,36 @@ def test_the_text_on_the_explorer_holds():
 
 
 def test_waves_and_overlap():
-    _, trace = accss3d.worked_trace()
+    _, trace = experiment.worked_trace()
     figure = draw.waves(trace)
     assert list(figure.layout.yaxis.ticktext) == ["start", "busy", "front end", "engine", "products", "done"]
     assert "20 cycles" in figure.layout.title.text
-    tile = accss3d.shape_tile("cube3", 4)
+    tile = experiment.shape_tile("cube3", 4)
     alone, overlapped = SSpNNA(4, 4), SSpNNA(4, 4, pages=4)
     cycles = overlapped.law([tile.masks] * 3), 3 * alone.law(tile.masks)
     assert f"{cycles[0]:,} cycles instead of {cycles[1]:,}" in draw.overlap().layout.title.text
 
 
 def test_the_table_of_cycles():
-    names = [f"{name}.{build}" for name in accss3d.SHAPES for build, *_ in accss3d.BUILDS]
+    names = [f"{name}.{build}" for name in experiment.SHAPES for build, *_ in experiment.BUILDS]
     found = dict(zip(names, range(len(names))))
     rows = draw.cycle_table(found).splitlines()
     assert rows[3] == "| 1 × 1 × 2 | 2 | 4 | 3 | 3 | 4 | 5 |" and rows[7] == "| 3 × 3 × 3 | 27 | 343 | 27 | 15 | 16 | 17 |"
 
 
 def test_network_cycles():
-    rows, _ = accss3d.points(room(1, 16))
-    layers = accss3d.plan(accss3d.UNet((8, 16)), rows)
+    rows, _ = points(room(1, 16))
+    layers = accss3d.plan(networks.UNet((8, 16)), rows)
     useful, whole = sorted(draw.network_cycles(layers).data, key=lambda bar: bar.name != "cycles of useful products")
     assert list(whole.y) == [layer.cycles / 1e6 for layer in layers] and list(useful.x) == ["1", "2", "3↓", "4", "5↑", "6"]
     assert [u / w for u, w in zip(useful.y, whole.y)] == pytest.approx([layer.utilisation for layer in layers])
 
 
 def test_every_exact_claim_has_a_value():
-    values = {**accss3d.reading(), **draw.exact_values(accss3d.core_cycles())}
+    values = {**accss3d.reading(), **claims.exact_values(experiment.core_cycles())}
     exact = {claim.id: claim for claim in card("accss3d").claims if claim.kind == "exact"}
     assert set(values) == set(exact)
     assert all(claim.accept.allows(values[name], claim.paper) for name, claim in exact.items())
-
-
-def run(sparse, dense):
-    return {"sparse": {"iou": sparse, "loss": [1, 0.5], "macs": 1e7}, "dense": {"iou": dense, "loss": [2, 0.3], "macs": 2e8}}
 
 
 def test_sentences():

@@ -11,9 +11,10 @@ from papernets_kernels.hdl.sspnna import BUILDER, ENGINE, SSpNNA
 from papernets_kernels.sparse_conv3d import Rulebook, rulebook
 
 from papernets.chapter import ACCENTS, BASELINE, OURS, plots
-from papernets.data import ROOM_CLASSES, Room, corner_room, room
 from papernets.chapter import waves as hardware
-from papernets.papers import accss3d
+from papernets.data import ROOM_CLASSES, Room, room
+from papernets.papers.accss3d import accelerator, experiment, method
+from papernets.papers.accss3d.claims import corner_book
 
 CLASS_COLORS = dict(zip(ROOM_CLASSES, (BASELINE, ACCENTS[0], OURS, ACCENTS[1])))
 #: Tiles in turn; neighbours in the order have different colours.
@@ -22,9 +23,6 @@ ORDER_NAMES = {"random": "random", "raster": "raster", "Morton": "Morton", "chun
                "filled": "chunks, filled", "tangent": "chunks, tangent"}
 ORDER_COLORS = {"random": BASELINE, "raster": ACCENTS[0], "Morton": ACCENTS[1], "chunks": OURS, "filled": ACCENTS[3],
                 "tangent": ACCENTS[2]}
-
-
-# ---- scenes in three dimensions ----------------------------------------------------------------------------------------
 
 
 def _axes(one: Room, domain: tuple[float, float] = (0, 1)) -> dict:
@@ -76,19 +74,11 @@ def mistakes(one: Room, found: np.ndarray, name: str) -> go.Figure:
     return figure
 
 
-# ---- orders, caches, traffic -------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def corner_book() -> Rulebook:
-    return rulebook(corner_room().coordinates)
-
-
 def reuse_curves(tiles: Sequence[int] = (16, 32, 64, 128, 256, 512, 1024)) -> go.Figure:
     """u(T) of the corner room for every order."""
     book = corner_book()
-    series = {ORDER_NAMES[name]: [accss3d.reuse(book, T, accss3d.order(name, book, T)) for T in tiles]
-              for name in accss3d.ORDERS}
+    series = {ORDER_NAMES[name]: [method.reuse(book, T, method.order(name, book, T)) for T in tiles]
+              for name in method.ORDERS}
     at = list(tiles).index(128)
     best = min(series, key=lambda name: series[name][at])
     figure = plots.lines(series, f"At T = 128 a tile of “{best}” reads {series[best][at]:.2f} inputs for each output, random "
@@ -108,8 +98,8 @@ def cache_curves(sizes: Sequence[int] = (4, 8, 16, 32, 64, 128), tile: int = 128
     """Misses of simulated caches on the corner room; a voxel has 32 bytes, a line 64."""
     book = corner_book()
     names = ("raster", "Morton", "chunks", "filled")
-    orders = {name: accss3d.order(name, book, tile) for name in names}
-    series = {ORDER_NAMES[name]: [accss3d.misses(book, orders[name], tile, size=1024 * kb) for kb in sizes] for name in names}
+    orders = {name: method.order(name, book, tile) for name in names}
+    series = {ORDER_NAMES[name]: [method.misses(book, orders[name], tile, size=1024 * kb) for kb in sizes] for name in names}
     least = -(-book.inputs * 32 // 64)
     figure = plots.lines(series, _cache_title(sizes, series), "cache (KB)", "misses", at=sizes,
                          ours=ORDER_NAMES["chunks"], log_x=True,
@@ -131,8 +121,8 @@ def _cache_title(sizes: Sequence[int], series: Mapping[str, Sequence[int]]) -> s
 def traffic_bars() -> go.Figure:
     """The bytes of the best dataflow for every order of the corner room, 32 to 32 channels."""
     book = corner_book()
-    found = {name: accss3d.optimise(book.outputs, accss3d.touches(book, name), 32, 32) for name in accss3d.ORDERS[:5]}
-    least = accss3d.least_traffic(book.outputs, 32, 32)
+    found = {name: method.optimise(book.outputs, method.touches(book, name), 32, 32) for name in method.ORDERS[:5]}
+    least = method.least_traffic(book.outputs, 32, 32)
     names = list(found)
     figure = go.Figure(go.Bar(
         x=[ORDER_NAMES[name] for name in names], y=[found[name].bytes / 1e6 for name in names], showlegend=False,
@@ -144,8 +134,6 @@ def traffic_bars() -> go.Figure:
                          xaxis=dict(title="order of the voxels", type="category"), yaxis=dict(title="megabytes moved"))
     return figure
 
-
-# ---- the explorer ------------------------------------------------------------------------------------------------------
 
 CHANNELS, LANES = 32, 8
 FLOW_NAMES = {"OS": "outputs (OS)", "WS": "weights (WS)", "IS": "inputs (IS)"}
@@ -161,7 +149,7 @@ def _explored_book() -> Rulebook:
 def tiles_of(order: str, T: int) -> dict:
     """The explored room in tiles: the tile of each voxel, the sums that traffic and cycles need, and one tile's halo."""
     book = _explored_book()
-    by = accss3d.order(order, book, T)
+    by = method.order(order, book, T)
     mask, pointers, indices = book.lines()
     tile = np.empty(book.outputs, int)
     tile[by] = np.arange(book.outputs) // T
@@ -185,8 +173,8 @@ def explore_tiles(order: str = "chunks", log_T: int = 6, block: int = 32, flow: 
     T = 2**log_T
     book, cut = _explored_book(), tiles_of(order, T)
     N, places = book.outputs, book.out_coordinates
-    flows = {name: accss3d.dataflow(name, N, cut["touched"], CHANNELS, CHANNELS, T, block, block) for name in accss3d.FLOWS}
-    chosen, least = flows[flow], accss3d.least_traffic(N, CHANNELS, CHANNELS)
+    flows = {name: method.dataflow(name, N, cut["touched"], CHANNELS, CHANNELS, T, block, block) for name in method.FLOWS}
+    chosen, least = flows[flow], method.least_traffic(N, CHANNELS, CHANNELS)
     cycles = explored_cycles(order, T, block)
     used = book.pairs * CHANNELS * CHANNELS / LANES / cycles
     steps = len(TILE_SCALE) - 1
@@ -200,9 +188,9 @@ def explore_tiles(order: str = "chunks", log_T: int = 6, block: int = 32, flow: 
         x=[FLOW_NAMES[name] for name in flows], y=[one.bytes / 1024 for one in flows.values()], showlegend=False,
         cliponaxis=False,
         marker=dict(color=[OURS if name == flow else BASELINE for name in flows]), textposition="outside",
-        text=[f"{one.bytes / 1024:.0f}" + ("" if one.buffer <= accss3d.L1 else ", does not fit") for one in flows.values()])
+        text=[f"{one.bytes / 1024:.0f}" + ("" if one.buffer <= method.L1 else ", does not fit") for one in flows.values()])
     figure.add_hline(y=least / 1024, line=dict(color=ACCENTS[0], dash="dash"))
-    fits = "" if chosen.buffer <= accss3d.L1 else f", but needs a buffer of {chosen.buffer / 1024:.0f} KB"
+    fits = "" if chosen.buffer <= method.L1 else f", but needs a buffer of {chosen.buffer / 1024:.0f} KB"
     figure.update_layout(
         title=f"T = {T}, u = {cut['touched'] / N:.2f}: {flow} moves {chosen.bytes / 1024:.0f} KB, "
         f"{chosen.bytes / least:.2f} times the least{fits}; {cycles / 1e6:.2f} million cycles, {100 * used:.0f} % of the "
@@ -212,8 +200,6 @@ def explore_tiles(order: str = "chunks", log_T: int = 6, block: int = 32, flow: 
         legend=dict(y=0.37, yanchor="top", x=0, itemsizing="constant"))
     return figure
 
-
-# ---- the core ----------------------------------------------------------------------------------------------------------
 
 STATES = {"builder_state": BUILDER, "engine_state": ENGINE}
 WAVES = ("start", "busy", "builder_state", "engine_state", "working", "done")
@@ -230,11 +216,11 @@ def waves(trace: Mapping[str, np.ndarray]) -> go.Figure:
 def overlap(tiles: int = 3) -> go.Figure:
     """How busy front end and multipliers are over some tiles, one after the other and with a page of memory for each."""
     strips, cycles = {}, {}
-    weight = np.random.default_rng(0).integers(-128, 128, (accss3d.PLANES, 4, 4), np.int8)
+    weight = np.random.default_rng(0).integers(-128, 128, (method.PLANES, 4, 4), np.int8)
     sizes = dict(lanes=4, channels=4, inputs=27, outputs=27, pairs=343)
     for name, pages in (("alone", 1), ("overlapped", 4)):
         core = SSpNNA(**sizes, pages=pages)
-        run = [accss3d.shape_tile("cube3", 4, seed) for seed in range(tiles)]
+        run = [experiment.shape_tile("cube3", 4, seed) for seed in range(tiles)]
         parts = [run[i : i + pages] for i in range(0, tiles, pages)]
         trace = simulate.simulate(core, sspnna.stimulus(core, weight, parts), trace=True).trace
         inside = trace["busy"] == 1
@@ -251,15 +237,15 @@ def overlap(tiles: int = 3) -> go.Figure:
 def cycle_table(found: Mapping[str, int]) -> str:
     """The simulated cycles of the small shapes, as a table."""
     lines = ["| voxels | N | P | planes | C = 8, L = 8 | C = 4, L = 8 | C = 2, L = 4 |", "|---|---:|---:|---:|---:|---:|---:|"]
-    for name, size in accss3d.SHAPES.items():
+    for name, size in experiment.SHAPES.items():
         book = rulebook(np.argwhere(np.ones(size)))
-        cycles = " | ".join(str(found[f"{name}.{build}"]) for build, *_ in accss3d.BUILDS)
+        cycles = " | ".join(str(found[f"{name}.{build}"]) for build, *_ in experiment.BUILDS)
         lines.append(f"| {' × '.join(map(str, size))} | {book.outputs} | {book.pairs} | "
                      f"{np.count_nonzero(np.diff(book.plane_pointers))} | {cycles} |")
     return "\n".join(lines)
 
 
-def network_cycles(layers: Sequence[accss3d.PlannedLayer], lanes: int = LANES) -> go.Figure:
+def network_cycles(layers: Sequence[accelerator.PlannedLayer], lanes: int = LANES) -> go.Figure:
     """Cycles of every layer of a network, and how many of them multiply."""
     names = [f"{i + 1}{ {'down': '↓', 'up': '↑'}.get(layer.kind, '')}" for i, layer in enumerate(layers)]
     whole = [layer.cycles / 1e6 for layer in layers]
@@ -268,9 +254,6 @@ def network_cycles(layers: Sequence[accss3d.PlannedLayer], lanes: int = LANES) -
     return plots.bars(names, {"all cycles": whole, "cycles of useful products": useful},
                       f"At 1 GHz it would take {total:.1f} ms; {100 * sum(useful) / total:.0f} % of the cycles multiply",
                       "convolution (↓ down, ↑ up)", "million cycles", ours="cycles of useful products")
-
-
-# ---- networks and times ------------------------------------------------------------------------------------------------
 
 
 def learning(runs: Sequence[dict]) -> go.Figure:
@@ -319,24 +302,21 @@ def _crossing(rows: Sequence[dict]) -> str:
 def amdahl() -> go.Figure:
     """The speed-up end to end against the share of the convolution, if only that became 16.8 times faster."""
     share = np.linspace(0, 1, 101)
-    whole = 1 / (1 - share + share / accss3d.CONV_SPEEDUP)
-    f = accss3d.implied_share(accss3d.CONV_SPEEDUP, accss3d.E2E_SPEEDUP)
+    whole = 1 / (1 - share + share / method.CONV_SPEEDUP)
+    f = method.implied_share(method.CONV_SPEEDUP, method.E2E_SPEEDUP)
     figure = go.Figure(go.Scatter(x=(100 * share).tolist(), y=whole.tolist(), mode="lines", showlegend=False,
                                   line=dict(color=BASELINE, width=2)))
-    figure.add_scatter(x=[100 * f], y=[accss3d.E2E_SPEEDUP], mode="markers+text", text=[f"{100 * f:.2f} %"], showlegend=False,
+    figure.add_scatter(x=[100 * f], y=[method.E2E_SPEEDUP], mode="markers+text", text=[f"{100 * f:.2f} %"], showlegend=False,
                        textposition="middle left", marker=dict(size=11, color=OURS))
     figure.update_layout(title=f"11.8 times end to end needs {100 * f:.1f} % of the time in the convolution",
                          xaxis=dict(title="share of the convolution (%)"), yaxis=dict(title="speed-up end to end"))
     return figure
 
 
-# ---- sentences with numbers of a run in them ---------------------------------------------------------------------------
-
-
 def metadata_in_words() -> str:
     """The two forms of the corner room's metadata."""
     book = corner_book()
-    size = accss3d.metadata(book.outputs, book.pairs)
+    size = method.metadata(book.outputs, book.pairs)
     return (f"The test scene has {book.outputs:,} voxels and {book.pairs:,} pairs, so ARF = {book.arf:.3f}. Its lines take "
             f"{size['lines']:,} bits and its pair lists {size['pairs']:,}: {size['pairs'] / size['lines']:.2f} times as many. "
             f"In words of 32 bits it is {size['lines_bytes']:,} against {size['pairs_bytes']:,} bytes.")
@@ -409,40 +389,3 @@ def cost_in_words(runs: Sequence[dict]) -> str:
     sparse, dense = (np.mean([run[key]["macs"] for run in runs]) for key in ("sparse", "dense"))
     return (f"For a held-out room the sparse network does {sparse / 1e6:.1f} million multiply-accumulates and its dense twin "
             f"{dense / 1e6:.0f} million, {dense / sparse:.0f} times as many, with the same number of parameters.")
-
-
-# ---- the values of the exact claims ------------------------------------------------------------------------------------
-
-
-def exact_values(cycles: Mapping[str, int]) -> dict[str, float]:
-    """Every exact claim about the test scene, the traffic model and the core, by its id; ``cycles`` are simulated ones."""
-    book, one = corner_book(), corner_room()
-    size = accss3d.metadata(book.outputs, book.pairs)
-    found: dict[str, float] = {
-        "scene.voxels": len(one), "scene.pairs": book.pairs, "scene.density": 100 * one.density, "scene.arf": book.arf,
-        "macs.sparse": book.pairs * 32 * 32, "macs.dense": one.grid**3 * 27 * 32 * 32,
-        "macs.ratio": 27 * one.grid**3 / book.pairs,
-        "macs.ratio_full": 27 * 64**3 / rulebook(np.argwhere(np.ones((64, 64, 64)))).pairs,
-        "metadata.lines": size["lines"], "metadata.pairs": size["pairs"], "metadata.ratio": size["pairs"] / size["lines"],
-        "metadata.lines_bytes": size["lines_bytes"], "metadata.pairs_bytes": size["pairs_bytes"],
-        "metadata.ratio_bytes": size["pairs_bytes"] / size["lines_bytes"],
-    }
-    names = {"random": "random", "raster": "raster", "Morton": "morton", "chunks": "bfs", "filled": "filled"}
-    reads = {name: accss3d.touches(book, name) for name in names}
-    for name, short in names.items():
-        found |= {f"reuse.t{T}.{short}": reads[name][T] / book.outputs for T in (64, 128, 256, 1024)}
-        if name != "random":
-            found[f"reuse.t128.{short}_total"] = reads[name][128]
-        best = accss3d.optimise(book.outputs, reads[name], 32, 32)
-        found[f"traffic.ws.{short}"] = best.bytes if best.flow == "WS" else float("nan")
-    best = accss3d.optimise(book.outputs, reads["chunks"], 32, 32)
-    for flow in ("OS", "IS"):
-        found[f"traffic.{flow.lower()}.bfs"] = accss3d.optimise(book.outputs, reads["chunks"], 32, 32, flows=(flow,)).bytes
-    core = accss3d.Accelerator(inputs=64, outputs=64, pairs=1024).core()
-    return found | {
-        "traffic.bound": accss3d.least_traffic(book.outputs, 32, 32), "traffic.tile": best.T,
-        "traffic.gain_random": found["traffic.ws.random"] / best.bytes,
-        "traffic.gain_raster": found["traffic.ws.raster"] / best.bytes,
-        **{f"rtl.{name}": count for name, count in cycles.items()},
-        "rtl.memory": sum(accss3d.memory_bits(core).values()), "rtl.scene": book.pairs * 32 * 32 // core.lanes,
-    }
