@@ -9,12 +9,12 @@ import pytest
 from papernets_kernels.hdl import place, report, rtl, simulate
 
 from papernets import bench, cli
-from papernets.tools import paths
 from papernets.bench import kernels_file
 from papernets.cards import card, cards
-from papernets.data import SOURCES
 from papernets.cards.present import counted
+from papernets.data import SOURCES
 from papernets.press import Run
+from papernets.tools import paths
 
 
 def run(capfd, *words):

@@ -6,8 +6,8 @@ import runpy
 
 import pytest
 
-from papernets.tools import paths
 from papernets.cards import cards
+from papernets.tools import paths
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from papernets.tools import files
 from papernets.cards import Card
-from papernets.chapter import Chapter, ClaimError, Claims, _chapter
 from papernets.cards.present import amount, counted, number_text, table, unit_text
+from papernets.chapter import Chapter, ClaimError, Claims, _chapter
+from papernets.tools import files
 
 
 def exact(id="net.macs", **options):

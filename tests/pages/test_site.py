@@ -8,8 +8,8 @@ import pytest
 import yaml
 from page_checks import size_problems, visit
 
-from papernets.tools import paths
 from papernets.cards import cards, comparisons
+from papernets.tools import paths
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("site"), pytest.mark.timeout(600)]
 

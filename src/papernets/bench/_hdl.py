@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from papernets.tools import paths
 from papernets.bench._child import QUIET
 from papernets.bench._machine import Watch, cores, describe
 from papernets.bench._run import BUSY, BenchError
+from papernets.tools import paths
 from papernets.tools.files import write_json
 
 #: Versions that decide what is measured.

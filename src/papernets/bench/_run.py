@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from papernets.tools import paths
 from papernets.bench._machine import cores
 from papernets.bench._race import OURS
 from papernets.bench._targets import TARGETS, compare, judge
-from papernets.tools.files import write_json
+from papernets.tools import paths
 from papernets.tools.environment import cleaned
+from papernets.tools.files import write_json
 
 #: Numbers of threads of a full run, and of a quick one.
 THREADS, QUICK_THREADS = (1, 2), (1,)

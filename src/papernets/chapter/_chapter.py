@@ -10,13 +10,13 @@ from typing import Literal
 import plotly.graph_objects as go
 from IPython.display import Markdown
 
-from papernets.tools import paths
 from papernets.cards import card
+from papernets.cards.present import header_html
+from papernets.cards.provenance import own_hash
 from papernets.chapter._claims import ClaimError, Claims
 from papernets.chapter._explorer import Control, Explorer
 from papernets.chapter._figure import Figure
-from papernets.cards.present import header_html
-from papernets.cards.provenance import own_hash
+from papernets.tools import paths
 
 Profile = Literal["quick", "book", "evidence"]
 PROFILES = ("quick", "book", "evidence")

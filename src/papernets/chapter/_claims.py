@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from papernets.cards import Card, ExactClaim, FullClaim, MiniatureClaim
-from papernets.tools.files import write_json
-from papernets.measure import paired_difference
 from papernets.cards.present import line, number_text, table
 from papernets.cards.provenance import machine
+from papernets.measure import paired_difference
+from papernets.tools.files import write_json
 
 #: Fewer pairs than this do not judge a miniature.
 PAIRS = 10

@@ -13,8 +13,8 @@ import os
 import numpy as np
 import plotly.graph_objects as go
 
-from papernets.chapter._style import figure_template
 from papernets.cards.present import typeset
+from papernets.chapter._style import figure_template
 
 
 def making_book() -> bool:

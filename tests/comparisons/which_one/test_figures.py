@@ -1,9 +1,10 @@
-"""The figures of the comparison say what the rows say."""
+"""The comparison of eight methods: the figures."""
 
 import pytest
+from comparisons.which_one.samples import claim
 
-from papernets.comparisons.which_one import METHODS, PAPERS, arms
-from papernets.figures import which_one as draw
+from papernets.comparisons.which_one import figures as draw
+from papernets.comparisons.which_one.experiment import METHODS, PAPERS, arms
 
 
 def rows(lead=5.0, seeds=3):
@@ -16,10 +17,6 @@ def rows(lead=5.0, seeds=3):
                           "macs": 1_000_000 + index, "params": 10_000 + 100 * index, "bytes": 40_000, "seconds": 2.0 + index,
                           "ms": 4.0 + (index - 4) / 2})
     return found
-
-
-def claim(name, low, high):
-    return {"id": name, "kind": "miniature", "ours": (low + high) / 2, "interval": [low, high], "seeds": 3, "verdict": "?"}
 
 
 def test_means_and_intervals_over_the_seeds():

@@ -8,8 +8,8 @@ import plotly.graph_objects as go
 from scipy import stats
 
 from papernets.chapter import ACCENTS, BASELINE, OURS, plots
-from papernets.comparisons import which_one
-from papernets.comparisons.which_one import METHODS, PAPERS
+from papernets.comparisons.which_one.claims import claim_of
+from papernets.comparisons.which_one.experiment import METHODS, PAPERS
 
 #: What the reader chooses, and what the rows call it.
 BUDGETS = {"multiply-adds": "macs", "parameters": "params"}
@@ -118,7 +118,7 @@ def scatter(rows: Sequence[dict], budget: str = "multiply-adds", across: str = "
 def _rows(claims: Sequence[dict], end: str) -> list[tuple[str, dict]]:
     """(method, claim) of all claims that end so. A run of one seed has no interval; what it found is a point then."""
     by_id = {row["id"]: {"interval": [row["ours"]] * 2, "seeds": 1, **row} for row in claims if row["kind"] == "miniature"}
-    return [(METHODS[slug].name, by_id[f"{which_one.claim_of(slug)}.{end}"]) for slug in PAPERS]
+    return [(METHODS[slug].name, by_id[f"{claim_of(slug)}.{end}"]) for slug in PAPERS]
 
 
 def _better(rows: Sequence[tuple[str, dict]]) -> list[str]:
