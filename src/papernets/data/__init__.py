@@ -1,6 +1,7 @@
 """Data: small real sets that ship inside packages, and readers of the published formats of the large ones."""
 
 from papernets.data._cifar import CIFAR10, CIFAR100, read_cifar
+from papernets.data._clips import MOVES, ClipFolder, clip_folders, moving_digits
 from papernets.data._digits import digits
 from papernets.data._fetch import SOURCES, cache_folder, fetch, fetch_unpacked
 from papernets.data._folders import ImageFolder, image_folders
@@ -10,7 +11,7 @@ from papernets.data._scans import SCANNET_CLASSES, Scans, read_ply, scan_splits
 from papernets.data._split import Split
 from papernets.data._voc import VOC_CLASSES, VOID, VOCDetection, VOCSegmentation
 
-__all__ = ["CIFAR10", "CIFAR100", "PHOTOGRAPHS", "ROOM_CLASSES", "SCANNET_CLASSES", "SOURCES", "VOC_CLASSES", "VOID",
-           "ImageFolder", "Room", "Rooms", "Scans", "Split", "VOCDetection", "VOCSegmentation", "cache_folder", "corner_room",
-           "digits", "fetch", "fetch_unpacked", "image_folders", "photograph_patches", "photographs", "points", "read_cifar",
-           "read_ply", "room", "scan_splits"]
+__all__ = ["CIFAR10", "CIFAR100", "MOVES", "PHOTOGRAPHS", "ROOM_CLASSES", "SCANNET_CLASSES", "SOURCES", "VOC_CLASSES", "VOID",
+           "ClipFolder", "ImageFolder", "Room", "Rooms", "Scans", "Split", "VOCDetection", "VOCSegmentation", "cache_folder",
+           "clip_folders", "corner_room", "digits", "fetch", "fetch_unpacked", "image_folders", "moving_digits",
+           "photograph_patches", "photographs", "points", "read_cifar", "read_ply", "room", "scan_splits"]

@@ -2,13 +2,13 @@
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 
 from papernets.data._split import Split
 
 
 def digits(train: int = 1200, seed: int = 0) -> tuple[Split, Split]:
     """The digits, shuffled by ``seed`` and cut into ``train`` images and the rest; pixels in [0, 1]."""
+    from sklearn.datasets import load_digits  # here: importing it takes a second
     found = load_digits()
     if not 1 <= train < len(found.target):
         raise ValueError(f"train is {train}; it must be from 1 to {len(found.target) - 1}, so that some are left to test")

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
-import pooch
 
 from papernets.data._archive import unpack
 
@@ -62,6 +61,7 @@ def source(name: str) -> Source:
 
 def fetch(name: str, progress: bool = False) -> Path:
     """The file of a data set, downloaded once; refuses a file whose checksum does not fit and leaves nothing behind."""
+    import pooch  # here: importing it takes a tenth of a second
     wanted = source(name)
     path = cache_folder() / wanted.file
     if path.exists() and not pooch.hashes.hash_matches(str(path), wanted.checksum):

@@ -8,8 +8,6 @@ import functools
 
 import numpy as np
 import torch
-from skimage import data as skimage_data
-from sklearn.datasets import load_sample_image
 
 from papernets.data._split import Split
 
@@ -17,24 +15,15 @@ PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "hubble", "ihc", "retina", "roc
 LEFT = 0.65
 SIZE = 32
 
-_LOADERS = {
-    "astronaut": skimage_data.astronaut,
-    "chelsea": skimage_data.chelsea,
-    "coffee": skimage_data.coffee,
-    "hubble": skimage_data.hubble_deep_field,
-    "ihc": skimage_data.immunohistochemistry,
-    "retina": skimage_data.retina,
-    "rocket": skimage_data.rocket,
-    "motorcycle": lambda: skimage_data.stereo_motorcycle()[0],
-    "china": lambda: load_sample_image("china.jpg"),
-    "flower": lambda: load_sample_image("flower.jpg"),
-}
-
-
 @functools.cache
 def photographs() -> dict[str, np.ndarray]:
     """The ten photographs by name, each (height, width, 3) uint8."""
-    found = {name: np.ascontiguousarray(_LOADERS[name]()) for name in PHOTOGRAPHS}
+    from skimage import data  # here: importing both takes a second
+    from sklearn.datasets import load_sample_image
+    named = {"hubble": data.hubble_deep_field, "ihc": data.immunohistochemistry,
+             "motorcycle": lambda: data.stereo_motorcycle()[0], "china": lambda: load_sample_image("china.jpg"),
+             "flower": lambda: load_sample_image("flower.jpg")}
+    found = {name: np.ascontiguousarray((named.get(name) or getattr(data, name))()) for name in PHOTOGRAPHS}
     for image in found.values():
         image.flags.writeable = False
     return found

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
-from scipy.io import loadmat
 from torch.utils.data import Dataset
 
 VOC_CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -203,6 +202,7 @@ class VOCSegmentation(Dataset):
         else:
             if not path.exists():
                 raise ValueError(f"{path} is not there, but is in the list of images; unpack the data set again")
+            from scipy.io import loadmat  # here: importing it takes half a second
             try:
                 mask = Image.fromarray(loadmat(path)["GTcls"]["Segmentation"][0, 0].astype(np.uint8))
             except Exception as error:  # a damaged file can make loadmat raise anything

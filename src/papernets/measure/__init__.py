@@ -1,13 +1,14 @@
-"""Measuring: parameters, multiply-accumulates and bits, seconds, reports of both, detections, and
+"""Measuring: parameters, multiply-accumulates and bits, seconds, reports of both, detections, labellings, and
 differences between paired runs.
 """
 
-from papernets.measure._count import CONVENTIONS, Count, count, evaluating, macs, parameters, stored_bits
+from papernets.measure._count import CONVENTIONS, Count, count, count_of, evaluating, macs, parameters, size_of, stored_bits
 from papernets.measure._detection import average_precision, mean_average_precision, overlaps
 from papernets.measure._paired import Difference, paired_difference
 from papernets.measure._report import Cost, Report, cost, report
+from papernets.measure._segmentation import mean_iou
 from papernets.measure._timing import fastest, median_seconds, products, sparse_products, take_turns
 
-__all__ = ["CONVENTIONS", "Cost", "Count", "Difference", "Report", "average_precision", "cost", "count", "evaluating",
-           "fastest", "macs", "mean_average_precision", "median_seconds", "overlaps", "paired_difference", "parameters",
-           "products", "report", "sparse_products", "stored_bits", "take_turns"]
+__all__ = ["CONVENTIONS", "Cost", "Count", "Difference", "Report", "average_precision", "cost", "count", "count_of",
+           "evaluating", "fastest", "macs", "mean_average_precision", "mean_iou", "median_seconds", "overlaps",
+           "paired_difference", "parameters", "products", "report", "size_of", "sparse_products", "stored_bits", "take_turns"]

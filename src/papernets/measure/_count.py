@@ -11,8 +11,9 @@ Papers say "FLOPs" and mean different things. A count is only comparable with an
 """
 
 import contextlib
+import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -79,6 +80,21 @@ def count(model: nn.Module, example: torch.Tensor | tuple, convention: str = "ma
         for handle in handles:
             handle.remove()
     return found
+
+
+@functools.cache
+def count_of(build: Callable[[], nn.Module], shape: tuple[int, ...], convention: str = "mac") -> dict[str, Count]:
+    """``count`` of the network that ``build()`` makes, on one input of ``shape``; nothing is computed and no weight is made."""
+    with torch.device("meta"):
+        return count(build(), torch.empty(1, *shape), convention)
+
+
+@functools.cache
+def size_of(build: Callable[[], nn.Module], shape: tuple[int, ...], convention: str = "mac") -> dict[str, int]:
+    """``macs`` and ``params`` of the network that ``build()`` makes, on one input of ``shape``; nothing is computed."""
+    with torch.device("meta"):
+        model = build()
+        return {"macs": macs(model, torch.empty(1, *shape), convention), "params": parameters(model)}
 
 
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,7 @@ def paired_difference(ours, baseline, confidence: float = 0.95, resamples: int =
     mean = float(difference.mean())
     if np.ptp(difference) < 1e-12 * max(1.0, np.abs(difference).max()):  # all pairs agree: nothing to resample
         return Difference(mean, mean, mean, len(ours))
+    from scipy import stats
     found = stats.bootstrap((difference,), np.mean, confidence_level=confidence, n_resamples=resamples,
                             method="BCa", rng=np.random.default_rng(0)).confidence_interval
     return Difference(mean, float(found.low), float(found.high), len(ours))

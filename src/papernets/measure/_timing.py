@@ -7,15 +7,13 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
-from scipy import sparse
-from threadpoolctl import threadpool_limits
-from torch.utils.benchmark import Timer
 
 
 def median_seconds(call: Callable[[], object], threads: int = 1, at_least: float = 0.2) -> float:
     """Median seconds of one ``call()`` over repeats lasting ``at_least`` seconds, after a warm-up, with ``threads``."""
     if threads < 1:
         raise ValueError(f"threads is {threads}; the smallest is 1")
+    from torch.utils.benchmark import Timer
     call()
     timer = Timer("call()", globals={"call": call}, num_threads=threads)
     return timer.blocked_autorange(min_run_time=at_least).median
@@ -23,7 +21,7 @@ def median_seconds(call: Callable[[], object], threads: int = 1, at_least: float
 
 def take_turns(calls: Mapping[Hashable, Callable[[], object]], expected: Mapping[Hashable, object] | None = None, *,
                repeats: int = 15, inner: int = 9, threads: int = 1, tolerance: float = 1e-4) -> dict[Hashable, list[float]]:
-    """Milliseconds of each of ``calls``, turn by turn: all take part in every turn, so a busy moment hits all alike.
+    """Seconds of each of ``calls``, turn by turn: all take part in every turn, so a busy moment hits all alike.
 
     In its turn a call is repeated ``inner`` times, and the median counts. Before, each is called once, without gradients and
     not timed, and its result compared with that of its name in ``expected`` (an array or a tensor).
@@ -33,6 +31,7 @@ def take_turns(calls: Mapping[Hashable, Callable[[], object]], expected: Mapping
     """
     if not calls or min(repeats, inner, threads) < 1:
         raise ValueError(f"{len(calls)} calls, repeats {repeats}, inner {inner}, threads {threads}; each is at least 1")
+    from threadpoolctl import threadpool_limits
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -44,7 +43,7 @@ def take_turns(calls: Mapping[Hashable, Callable[[], object]], expected: Mapping
             taken = {name: [] for name in calls}
             for _ in range(repeats):
                 for name, call in calls.items():
-                    taken[name].append(1e3 * statistics.median(_seconds(call) for _ in range(inner)))
+                    taken[name].append(statistics.median(_seconds(call) for _ in range(inner)))
     finally:
         torch.set_num_threads(before)
     return taken
@@ -72,6 +71,7 @@ def products(W: np.ndarray, x: np.ndarray) -> dict[str, Callable[[], object]]:
 
 def sparse_products(W: np.ndarray, x: np.ndarray) -> dict[str, Callable[[], object]]:
     """The libraries' ways to multiply the weights of ``W`` (Co, K) that are not 0, in compressed rows, with ``x`` (K, P)."""
+    from scipy import sparse
     rows, columns = sparse.csr_matrix(W), torch.from_numpy(x)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torch calls its sparse tensors a beta

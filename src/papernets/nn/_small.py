@@ -1,7 +1,11 @@
-"""A plain convolutional network for the small experiments of the chapters."""
+"""Small networks for the experiments of the chapters."""
+
+from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from papernets.nn._check import widths_of
 
@@ -27,3 +31,33 @@ class ConvNet(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.features(x)  # (B, C, h, w)
         return self.classifier(x.mean((2, 3)))  # (B, classes)
+
+
+class SmallMobileNet(nn.Module):
+    """A 3×3 stem and pairs of a depthwise 3×3 and a 1×1 convolution, for small images; 160 filters at the default widths."""
+
+    def __init__(self, widths: Sequence[int] = (16, 32, 64), classes: int = 10, channels: int = 1, stride: int = 1):
+        super().__init__()
+        widths = widths_of(widths, len(tuple(widths)), "SmallMobileNet")
+        layers = [nn.Conv2d(channels, widths[0], 3, stride, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()]
+        for index, (before, after) in enumerate(pairwise(widths)):
+            layers += [nn.Conv2d(before, before, 3, 2 if index else stride, 1, groups=before, bias=False),
+                       nn.BatchNorm2d(before), nn.ReLU(), nn.Conv2d(before, after, 1, bias=False), nn.BatchNorm2d(after),
+                       nn.ReLU()]
+        self.features, self.classifier = nn.Sequential(*layers), nn.Linear(widths[-1], classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.features(x).mean((2, 3)))  # (B, classes)
+
+
+class SmallMLP(nn.Module):
+    """Two hidden layers, for 8×8 digits; an image is flattened."""
+
+    def __init__(self, inputs: int = 64, hidden: int = 64, classes: int = 10):
+        super().__init__()
+        self.fc1, self.fc2, self.classifier = nn.Linear(inputs, hidden), nn.Linear(hidden, hidden), nn.Linear(hidden, classes)
+        for layer in (self.fc1, self.fc2):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.classifier(functional.relu(self.fc2(functional.relu(self.fc1(x.flatten(1))))))  # (B, classes)

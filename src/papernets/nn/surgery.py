@@ -6,19 +6,25 @@ is compared with the one before it in which the same filters were silenced.
 """
 
 import copy
+import functools
 import warnings
 from collections.abc import Mapping
 
 import torch
 from torch import nn
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    import torch_pruning as tp
-
 #: Layers that mix channels in a way that silencing does not undo; behind them only shapes can be compared.
 _MIXING = (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.Softmax, nn.LogSoftmax, nn.MultiheadAttention)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+@functools.cache
+def _torch_pruning():
+    """The library, imported when it is first used: that takes seconds."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import torch_pruning
+    return torch_pruning
 
 
 def keep_filters(model: nn.Module, kept: Mapping[str, torch.Tensor], example: torch.Tensor) -> nn.Module:
@@ -78,7 +84,7 @@ def permute_filters(model: nn.Module, orders: Mapping[str, torch.Tensor], exampl
         p.requires_grad_(True)
     watched.eval()
     with torch.enable_grad():
-        graph = tp.DependencyGraph().build_dependency(watched, example_inputs=example)
+        graph = _torch_pruning().DependencyGraph().build_dependency(watched, example_inputs=example)
     before, done = copy.deepcopy(watched), {}
     for name, order in orders.items():
         if name not in done:
@@ -139,7 +145,7 @@ def _reorder(watched: _Watched, graph, name: str, order: torch.Tensor, orders: M
     """Reorder the filters of one convolution and all that goes with them; returns the convolutions that were reordered."""
     names = {module: name for name, module in watched.model.named_modules()}
     module, joined = watched.model.get_submodule(name), []
-    group = graph.get_pruning_group(module, tp.prune_conv_out_channels, list(range(module.out_channels)))
+    group = graph.get_pruning_group(module, _torch_pruning().prune_conv_out_channels, list(range(module.out_channels)))
     for dependency, _ in group:
         target = dependency.target.module
         if target is watched.input:
@@ -163,9 +169,9 @@ def _keep(watched: _Watched, name: str, indices: torch.Tensor, kept: Mapping[str
     """Remove the filters of one convolution and all that goes with them; returns the convolutions that were narrowed."""
     names = {module: name for name, module in watched.model.named_modules()}
     module = watched.model.get_submodule(name)
-    graph = tp.DependencyGraph().build_dependency(watched, example_inputs=example)
+    graph = _torch_pruning().DependencyGraph().build_dependency(watched, example_inputs=example)
     gone = sorted(set(range(module.out_channels)) - set(indices.tolist()))
-    group = graph.get_pruning_group(module, tp.prune_conv_out_channels, gone or [0])
+    group = graph.get_pruning_group(module, _torch_pruning().prune_conv_out_channels, gone or [0])
     # a layer of one channel that is spread over all of them (a mask) has nothing to lose
     group._group = [item for item in group._group
                     if module.out_channels == 1 or _channels(graph, item[0]) != 1]

@@ -1,4 +1,7 @@
-"""Training: one loop on Lightning Fabric, seeding, schedules, checkpoints that resume, changes of images, full recipes."""
+"""Training: one loop on Lightning Fabric, the frame of an experiment, schedules, losses, changes of images, full recipes.
+
+Checkpoints resume. What belongs to one method alone stays with the method.
+"""
 
 from papernets.training._augment import (
     CIFAR10_POLICY,
@@ -10,18 +13,23 @@ from papernets.training._augment import (
     crop_and_flip,
     cutmix,
     erase,
+    lighting,
     mixed,
     mixing,
     mixup,
     rand_augment,
 )
 from papernets.training._evaluate import detection_score, segmentation_score
+from papernets.training._experiment import Task, pair, row, scores
 from papernets.training._loop import History, accuracy, fit, loader, logits
-from papernets.training._recipe import Recipe, run_recipe
-from papernets.training._schedules import Schedule, cosine, steps, with_warmup
+from papernets.training._losses import clipped_sgd, decay_groups, smoothed, taught_by
+from papernets.training._norms import reestimate_
+from papernets.training._recipe import RUNS, Recipe, run_recipe, trained
+from papernets.training._schedules import Schedule, cosine, steps, warm_cosine, with_warmup
 from papernets.training._seed import seed_everything, single_thread
 
-__all__ = ["CIFAR10_POLICY", "OPERATIONS", "RANDOM_OPERATIONS", "History", "Pictures", "Recipe", "RepeatedSampler",
-           "Schedule", "accuracy", "auto_augment", "cosine", "crop_and_flip", "cutmix", "detection_score", "erase", "fit",
-           "loader", "logits", "mixed", "mixing", "mixup", "rand_augment", "run_recipe", "seed_everything",
-           "segmentation_score", "single_thread", "steps", "with_warmup"]
+__all__ = ["CIFAR10_POLICY", "OPERATIONS", "RANDOM_OPERATIONS", "RUNS", "History", "Pictures", "Recipe", "RepeatedSampler",
+           "Schedule", "Task", "accuracy", "auto_augment", "clipped_sgd", "cosine", "crop_and_flip", "cutmix", "decay_groups",
+           "detection_score", "erase", "fit", "lighting", "loader", "logits", "mixed", "mixing", "mixup", "pair",
+           "rand_augment", "reestimate_", "row", "run_recipe", "scores", "seed_everything", "segmentation_score",
+           "single_thread", "smoothed", "steps", "taught_by", "trained", "warm_cosine", "with_warmup"]

@@ -177,6 +177,20 @@ def erase(images: torch.Tensor, chance: float = 0.25, areas: tuple[float, float]
     return images
 
 
+_COLOURS = torch.tensor([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+_SPREAD, _STD = torch.tensor([0.2175, 0.0188, 0.0045]), torch.tensor([0.229, 0.224, 0.225])
+
+
+def lighting(images: torch.Tensor, strength: float = 0.1) -> torch.Tensor:
+    """A random constant colour added to each standardised image (B, 3, h, w), along the principal colours of ImageNet.
+
+    Krizhevsky, Sutskever, Hinton, "ImageNet Classification with Deep Convolutional Neural Networks", NIPS 2012, section 4.1.
+    """
+    draw = torch.randn(len(images), 3) * strength  # (B, 3)
+    colour = (draw * _SPREAD) @ _COLOURS.T / _STD
+    return images + colour.to(images)[:, :, None, None]
+
+
 def mixup(images: torch.Tensor, order: torch.Tensor, share: float) -> torch.Tensor:
     """``share`` of every image, and the rest of the image that stands at its place in ``order`` (B,).
 

@@ -1,16 +1,19 @@
 """How a network that detects objects, or labels every pixel, is judged during a run."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 from torch.nn import functional as F
 
 from papernets.measure import evaluating, mean_average_precision
 
+if TYPE_CHECKING:  # importing it takes seconds
+    from lightning_fabric import Fabric
 
-def _gathered(rows: list, fabric: Fabric) -> list:
+
+def _gathered(rows: list, fabric: "Fabric") -> list:
     """The rows of all processes, one process after the other."""
     if fabric.world_size == 1:
         return rows
@@ -19,7 +22,7 @@ def _gathered(rows: list, fabric: Fabric) -> list:
     return [row for part in parts for row in part]
 
 
-def detection_score(model: nn.Module, batches: Iterable, fabric: Fabric, *, classes: int) -> float:
+def detection_score(model: nn.Module, batches: Iterable, fabric: "Fabric", *, classes: int) -> float:
     """The mean average precision, at an overlap of 0.5, of ``model``, which gives boxes, labels and scores in evaluation."""
     rows = []
     with evaluating(model):
@@ -30,7 +33,7 @@ def detection_score(model: nn.Module, batches: Iterable, fabric: Fabric, *, clas
     return mean_average_precision([found for found, _ in rows], [wanted for _, wanted in rows], classes)
 
 
-def segmentation_score(model: nn.Module, batches: Iterable, fabric: Fabric, *, classes: int, void: int = 255) -> float:
+def segmentation_score(model: nn.Module, batches: Iterable, fabric: "Fabric", *, classes: int, void: int = 255) -> float:
     """The mean intersection over union of ``model``, which gives (B, classes, h, w), counted over all pixels of all images.
 
     What lies in an image's ``window`` is brought to the size of its ``mask`` before the most likely class is taken. Pixels of

@@ -11,10 +11,9 @@ import pickle
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
@@ -24,17 +23,20 @@ from papernets.training._augment import RepeatedSampler
 from papernets.training._schedules import Schedule
 from papernets.training._seed import seed_everything
 
+if TYPE_CHECKING:  # importing it takes seconds
+    from lightning_fabric import Fabric
+
 
 @dataclass
 class History:
-    """What a run left, one entry an epoch: mean training loss, test accuracy (a share), learning rate at its start.
+    """What a run left, one entry an epoch: mean training ``loss``, ``scores`` on the test set, ``lr`` at its start.
 
-    Where a run is judged by something else than accuracy, such as a mean average precision, that share stands in its place;
-    where it is not judged after every epoch, there is one entry for each time that it was.
+    A score is a share: the accuracy, or what the run is judged by instead, such as a mean average precision. Where a run is not
+    judged after every epoch, there is one score for each time that it was.
     """
 
     loss: list[float] = field(default_factory=list)
-    accuracy: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
     lr: list[float] = field(default_factory=list)
 
 
@@ -66,7 +68,7 @@ def logits(model: nn.Module, images: torch.Tensor, batch: int = 500) -> torch.Te
         return torch.cat([model(part) for part in images.split(batch)])
 
 
-def accuracy(model: nn.Module, batches, fabric: Fabric | None = None) -> float:
+def accuracy(model: nn.Module, batches, fabric: "Fabric | None" = None) -> float:
     """Share of right answers in evaluation mode."""
     right = total = 0
     with evaluating(model):
@@ -85,14 +87,14 @@ def evaluated(epoch: int, epochs: int, every: int) -> bool:
 
 
 def fit(model: nn.Module, train: DataLoader, test: DataLoader | None, *, epochs: int, lr: Schedule,
-        momentum: float = 0.9, weight_decay: float = 5e-4, seed: int = 0, fabric: Fabric | None = None,
+        momentum: float = 0.9, weight_decay: float = 5e-4, seed: int = 0, fabric: "Fabric | None" = None,
         augment: Callable[[torch.Tensor], torch.Tensor] | None = None,
         before_epoch: Callable[[nn.Module, int], None] | None = None,
         after_epoch: Callable[[nn.Module, int, History], None] | None = None,
         optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None,
         loss: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
         step: Callable[[nn.Module, Any, Any], torch.Tensor] | None = None,
-        evaluate: Callable[[nn.Module, Iterable, Fabric], float] | None = None, every: int = 1, score: str = "accuracy",
+        evaluate: Callable[[nn.Module, Iterable, "Fabric"], float] | None = None, every: int = 1, score: str = "accuracy",
         carried: Mapping[str, Carried] | None = None,
         checkpoint: str | Path | None = None, log: str | Path | None = None) -> History:
     """Train ``model`` in place for ``epochs``; ``lr`` is followed batch by batch.
@@ -113,6 +115,7 @@ def fit(model: nn.Module, train: DataLoader, test: DataLoader | None, *, epochs:
     if every < 1:
         raise ValueError(f"every is {every}; the smallest number of epochs between two evaluations is 1")
     if fabric is None:
+        from lightning_fabric import Fabric
         fabric = Fabric(accelerator="cpu", devices=1)
     plain = model
     if optimizer is None:
@@ -128,11 +131,11 @@ def fit(model: nn.Module, train: DataLoader, test: DataLoader | None, *, epochs:
         state = {"model": model, "optimizer": optimizer, **{f"carried.{name}": one for name, one in carried.items()}}
         try:
             rest = fabric.load(checkpoint, state)
-        except (EOFError, OSError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
+            first, history = rest["epoch"] + 1, History(**rest["history"])
+        except (EOFError, OSError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
             what = " ".join(str(error).split())[:300] or type(error).__name__
             raise ValueError(f"{checkpoint} is damaged or of another network ({what}); "
                              "delete it to start anew") from None
-        first, history = rest["epoch"] + 1, History(**rest["history"])
         if first > epochs:
             raise ValueError(f"{checkpoint} is from epoch {first}, past the {epochs} asked for; ask for at least {first}")
     for epoch in range(first, epochs):
@@ -162,7 +165,7 @@ def fit(model: nn.Module, train: DataLoader, test: DataLoader | None, *, epochs:
         history.lr.append(lr(epoch))
         judged = test is not None and evaluated(epoch, epochs, every)
         if judged:
-            history.accuracy.append(evaluate(plain, test, fabric) if evaluate else accuracy(model, test, fabric))
+            history.scores.append(evaluate(plain, test, fabric) if evaluate else accuracy(model, test, fabric))
         if after_epoch is not None:
             after_epoch(plain, epoch, history)
         if checkpoint is not None:
@@ -171,13 +174,13 @@ def fit(model: nn.Module, train: DataLoader, test: DataLoader | None, *, epochs:
         if log is not None and fabric.is_global_zero:
             entry = {"epoch": epoch, "loss": mean, "lr": lr(epoch)}
             if judged:
-                entry[score] = history.accuracy[-1]
+                entry[score] = history.scores[-1]
             with Path(log).open("a") as file:
                 file.write(json.dumps(entry) + "\n")
     return history
 
 
-def _save(fabric: Fabric, path: Path, state: dict) -> None:
+def _save(fabric: "Fabric", path: Path, state: dict) -> None:
     """Never a half-written checkpoint: the file appears under its name only when it is whole."""
     part = path.with_name(path.name + ".part")
     fabric.save(part, state)
