@@ -91,6 +91,39 @@ def matmul(packed: NofM, x: np.ndarray, *, threads: int = 1) -> np.ndarray:
     return y
 
 
+def conv2d(packed: NofM, x: np.ndarray, kernel=1, stride=1, padding=0, dilation=1, *, threads: int = 1) -> np.ndarray:
+    """The convolution of ``x`` (B, C, H, W) float32: (B, Co, Ho, Wo), zeros around the borders.
+
+    The weight's K runs over the taps of ``kernel`` first and over the channels last, so that a group is M channels of one tap.
+    """
+    x = _check.array("x", x, np.float32, "B C H W")
+    kernel, stride = _check.each("kernel", kernel, 2, 1), _check.each("stride", stride, 2, 1)
+    padding, dilation = _check.each("padding", padding, 2, 0), _check.each("dilation", dilation, 2, 1)
+    taps = kernel[0] * kernel[1]
+    _check.same("the number of channels of x times the taps", x.shape[1] * taps, "the number of inputs of the weight",
+                packed.shape[1])
+    reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
+    height, width = _check.output_size(x.shape[2:], reach, stride, padding)
+    y = np.empty((len(x), packed.shape[0], height * width), np.float32)
+    for image, out in zip(x, y, strict=True):
+        if (*kernel, *stride, *padding) == (1, 1, 1, 1, 0, 0):
+            columns = image.reshape(len(image), height * width)
+        else:
+            columns = _columns(image, kernel, stride, padding, dilation, (height, width))
+        out[:] = matmul(packed, columns, threads=threads)
+    return y.reshape(len(x), packed.shape[0], height, width)
+
+
+def _columns(image: np.ndarray, kernel, stride, padding, dilation, size) -> np.ndarray:
+    """The patch matrix (kh kw C, Ho Wo): one row for each tap and channel, channels next to each other."""
+    (height, width), (sy, sx), (dy, dx) = size, stride, dilation
+    image = np.pad(image, ((0, 0), *((pad, pad) for pad in padding)))
+    columns = np.empty((*kernel, len(image), height, width), np.float32)
+    for i, j in np.ndindex(*kernel):
+        columns[i, j] = image[:, i * dy :: sy, j * dx :: sx][:, :height, :width]
+    return columns.reshape(-1, height * width)
+
+
 # ---- the kernel ------------------------------------------------------------------------------------------------------
 
 WIDEST = min(8, simd.REGISTERS // 2 - 2)  # registers of pixels in a tile of two outputs

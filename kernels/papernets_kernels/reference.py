@@ -139,6 +139,18 @@ def n_of_m_pack(weight, n, m):
     return values, indices
 
 
+def n_of_m_conv2d(weight, x, kernel, stride, padding, dilation):
+    """``weight`` (Co, kh kw C), taps first; ``x`` (B, C, H, W). One product for each output."""
+    taps = weight.reshape(len(weight), *kernel, x.shape[1])
+    image = np.pad(x, ((0, 0), (0, 0), *((pad, pad) for pad in padding))).astype(np.float64)
+    size = [(length - d * (k - 1) - 1) // s + 1 for length, d, k, s in zip(image.shape[2:], dilation, kernel, stride)]
+    y = np.zeros((len(x), len(weight), *size))
+    for b, o, i, j in np.ndindex(y.shape):
+        for p, q in np.ndindex(*kernel):
+            y[b, o, i, j] += taps[o, p, q] @ image[b, :, i * stride[0] + p * dilation[0], j * stride[1] + q * dilation[1]]
+    return y
+
+
 def n_of_m_matmul(weight, n, m, x):
     """``weight`` (Co, K) with at most n of m numbers, times ``x`` (K, P) -> (Co, P): only the kept places are multiplied."""
     values, indices = n_of_m_pack(weight, n, m)

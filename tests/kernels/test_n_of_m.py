@@ -121,3 +121,27 @@ PACKED = n_of_m.pack(W, 2, 4)
 def test_refusals_name_the_value_and_the_rule(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding", "dilation"), [
+    ((1, 1), (1, 1), (0, 0), (1, 1)), ((3, 3), (1, 1), (1, 1), (1, 1)), ((3, 2), (2, 1), (0, 1), (1, 2)),
+    ((1, 1), (2, 3), (1, 0), (1, 1)), ((2, 3), (1, 2), (2, 2), (3, 1))])
+def test_a_convolution_is_the_sum_over_taps_and_channels(kernel, stride, padding, dilation):
+    rng = np.random.default_rng(0)
+    weight, x = weights(rng, 5, 2 * kernel[0] * kernel[1], 2, 4), normal(rng, 2, 8, 9, 7)
+    found = n_of_m.conv2d(n_of_m.pack(weight, 2, 4), x, kernel, stride, padding, dilation)
+    expected = reference.n_of_m_conv2d(weight, x, kernel, stride, padding, dilation)
+    assert found.shape == expected.shape
+    magnitude = reference.n_of_m_conv2d(np.abs(weight), np.abs(x), kernel, stride, padding, dilation)
+    assert_near(found, expected, magnitude, weight.shape[1])
+    for threads in (2, 3):
+        assert_same(n_of_m.conv2d(n_of_m.pack(weight, 2, 4), x, kernel, stride, padding, dilation, threads=threads), found)
+
+
+def test_a_convolution_of_no_image_and_its_refusals():
+    packed = n_of_m.pack(np.zeros((3, 4), np.float32), 2, 4)
+    assert n_of_m.conv2d(packed, np.zeros((0, 4, 5, 6), np.float32)).shape == (0, 3, 5, 6)
+    with pytest.raises(ValueError, match="the number of channels of x times the taps is 36, but .* is 4; they must be equal"):
+        n_of_m.conv2d(packed, np.zeros((1, 4, 5, 6), np.float32), 3)
+    with pytest.raises(ValueError, match="dilation is 0; it is one number|dilation is 0; it is a whole number of at least 1"):
+        n_of_m.conv2d(packed, np.zeros((1, 4, 5, 6), np.float32), dilation=0)

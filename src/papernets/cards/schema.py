@@ -131,12 +131,21 @@ class ExactClaim(_Claim):
 
 
 class MiniatureClaim(_Claim):
-    """The paper's effect at small size on small real data: paired scores of ours and of a named baseline."""
+    """The paper's effect at small size on small real data: paired scores of ours and of a named baseline.
+
+    ``short`` names the difference in a few words, for figures and sentences.
+    """
 
     kind: Literal["miniature"]
     paper: float | str
     accept: Interval
     baseline: str = Field(min_length=1)
+    short: str = ""
+
+    @property
+    def label(self) -> str:
+        """What the difference is called in a figure and in a sentence: a few words, ``1:4: LBC − random``."""
+        return self.short or self.quantity
 
 
 class FullClaim(_Claim):

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import plotly.graph_objects as go
@@ -16,6 +16,7 @@ from papernets.cards.provenance import own_hash
 from papernets.chapter._claims import ClaimError, Claims
 from papernets.chapter._explorer import Control, Explorer
 from papernets.chapter._figure import Figure
+from papernets.chapter._verdicts import figure_of, lines_of, selected
 from papernets.tools import paths
 
 Profile = Literal["quick", "book", "evidence"]
@@ -60,6 +61,10 @@ class Chapter:
         with joblib.parallel_config("loky", inner_max_num_threads=1):
             return joblib.Parallel(n_jobs=jobs)(joblib.delayed(call)(item, **options) for item in items)
 
+    def rows(self, compare: Callable[..., list[dict]], seeds: Iterable[int], **options) -> list[dict]:
+        """The rows of ``compare(seed, **options)`` of all ``seeds``, one list for all; ``map`` says how they are run."""
+        return [row for rows in self.map(compare, seeds, **options) for row in rows]
+
     def figure(self, figure: go.Figure, alt: str, height: int = 420) -> Figure:
         """Show a plotly figure; ``alt`` says in a sentence what it shows, for those who cannot see it."""
         return Figure(figure, alt, self._name(), height)
@@ -67,6 +72,23 @@ class Chapter:
     def explore(self, draw: Callable[..., go.Figure], alt: str, height: int = 460, **controls: Control) -> Explorer:
         """A figure with controls: live in JupyterLab, precomputed on the published page. ``draw(**values)`` draws it."""
         return Explorer(draw, controls, alt, self._name(), height)
+
+    def judged(self) -> list[dict]:
+        """The claims of the last evidence run; without one that is fresh, those that this run has recorded."""
+        return self.evidence() or self.claims.rows()
+
+    def differences(self, select: str | Sequence[str] = "", *, alt: str, x: str = "", y: str = "pair",
+                    title: str = "{shown} of {total} differences are shown, {seeds} paired seeds") -> Figure:
+        """The paired differences of the miniatures whose ids begin with ``select``, or are listed in it, with their intervals.
+
+        They are drawn from the committed evidence. ``title`` may name the numbers ``shown``, ``total`` and ``seeds``.
+        """
+        pairs = selected(self.card, self.judged(), select)
+        return self.figure(figure_of(pairs, title, x, y), alt, height=150 + 36 * len(pairs))
+
+    def verdicts(self, select: str | Sequence[str] = "") -> Markdown:
+        """The same differences in words, a line each."""
+        return self.say(lines_of(selected(self.card, self.judged(), select)))
 
     def say(self, text: str) -> Markdown:
         """A sentence with numbers of this run in it, as markdown."""

@@ -2,9 +2,10 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from papernets import check
 from papernets.cards import Card, ExactClaim, FullClaim, MiniatureClaim
 from papernets.cards.present import line, number_text, table
 from papernets.cards.provenance import machine
@@ -54,6 +55,35 @@ class Claims:
             row = self._miniature(claim, list(map(float, ours)), list(map(float, baseline)))
         self._rows[id] = row
         return row
+
+    def record_exact(self, facts: Mapping[str, float]) -> None:
+        """Record every exact claim of the card that is not recorded yet, by its id in ``facts``.
+
+        ``ValueError``, before any is recorded, if one is missing, or if ``facts`` has an id that is no such claim.
+        """
+        wanted = [claim.id for claim in self.card.claims if isinstance(claim, ExactClaim) and claim.id not in self._rows]
+        self._complete("facts", "exact", wanted, facts)
+        for id in wanted:
+            self.record(id, facts[id])
+
+    def record_pairs(self, records: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> None:
+        """Record every miniature of the card that is not recorded yet, by its id in ``records``: (ours, baseline).
+
+        ``ValueError``, before any is recorded, if one is missing, or if ``records`` has an id that is no such claim.
+        """
+        wanted = [claim.id for claim in self.card.claims if isinstance(claim, MiniatureClaim) and claim.id not in self._rows]
+        self._complete("records", "miniature", wanted, records)
+        for id in wanted:
+            self.record(id, ours=records[id][0], baseline=records[id][1])
+
+    def _complete(self, name: str, kind: str, wanted: Sequence[str], given: Mapping) -> None:
+        missing = [id for id in wanted if id not in given]
+        if missing:
+            raise ValueError(f"{name} have no {missing[0]!r}, a claim of kind {kind} of this card"
+                             + (f" ({len(missing)} such claims)" if len(missing) > 1 else ""))
+        for id in given:
+            if id not in wanted:
+                check.one_of(f"an id of {name}", id, wanted)
 
     def __contains__(self, id: str) -> bool:
         """Whether the card has this claim."""

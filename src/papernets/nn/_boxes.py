@@ -1,8 +1,8 @@
 """Boxes (x1, y1, x2, y2) in pixels: how much they overlap, how one is described from another, which of many to keep."""
 
+import functools
 import math
 
-import numba
 import numpy as np
 import torch
 
@@ -45,11 +45,17 @@ def suppress(boxes: torch.Tensor, scores: torch.Tensor, limit: float, most: int 
     if not 0 <= limit <= 1:
         raise ValueError(f"limit {limit} is outside [0, 1]; the nearest is {0 if limit < 0 else 1}")
     order = scores.argsort(descending=True, stable=True)
-    kept = _suppress(boxes[order].detach().cpu().double().numpy(), limit, len(boxes) if most is None else most)
+    kept = _compiled()(boxes[order].detach().cpu().double().numpy(), limit, len(boxes) if most is None else most)
     return order[torch.from_numpy(kept).to(order.device)]
 
 
-@numba.njit(nogil=True)
+@functools.cache
+def _compiled():
+    """``_suppress``, compiled when it is first used: importing the compiler takes a third of a second."""
+    import numba
+    return numba.njit(nogil=True)(_suppress)
+
+
 def _suppress(boxes: np.ndarray, limit: float, most: int) -> np.ndarray:
     kept = np.empty(min(len(boxes), most), np.int64)
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

@@ -56,7 +56,8 @@ def conv_like(conv: nn.Module, *, inputs: int | None = None, outputs: int | None
         device=weight.device, dtype=weight.dtype)
 
 
-def linear_like(linear: nn.Module, *, inputs: int | None = None, outputs: int | None = None, bias: bool | None = None) -> nn.Linear:
+def linear_like(linear: nn.Module, *, inputs: int | None = None, outputs: int | None = None,
+                bias: bool | None = None) -> nn.Linear:
     """A plain linear layer with the sizes, device and dtype of ``linear`` unless others are given, and weights of its own."""
     weight = linear.weight
     return nn.Linear(linear.in_features if inputs is None else inputs, linear.out_features if outputs is None else outputs,

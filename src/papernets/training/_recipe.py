@@ -106,9 +106,9 @@ def run_recipe(recipe: Recipe, folder: str | Path, *, fabric: "Fabric | None" = 
 
     train, test = loader(first, recipe.batch, True, workers, recipe.repeats), loader(second, recipe.test_batch, False, workers)
     return fit(model, train, test, epochs=total, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay,
-               seed=seed, fabric=fabric, augment=augment, before_epoch=recipe.before_epoch, after_epoch=after, optimizer=recipe.optimizer,
-               loss=loss, step=recipe.step, evaluate=recipe.evaluate, every=recipe.every, score=recipe.score,
-               carried=None if plugin is None else {"plugin": plugin}, checkpoint=folder / "last.ckpt",
+               seed=seed, fabric=fabric, augment=augment, before_epoch=recipe.before_epoch, after_epoch=after,
+               optimizer=recipe.optimizer, loss=loss, step=recipe.step, evaluate=recipe.evaluate, every=recipe.every,
+               score=recipe.score, carried=None if plugin is None else {"plugin": plugin}, checkpoint=folder / "last.ckpt",
                log=folder / "log.jsonl")
 
 
