@@ -141,7 +141,7 @@ def test_a_convolution_is_the_sum_over_taps_and_channels(kernel, stride, padding
 def test_a_convolution_of_no_image_and_its_refusals():
     packed = n_of_m.pack(np.zeros((3, 4), np.float32), 2, 4)
     assert n_of_m.conv2d(packed, np.zeros((0, 4, 5, 6), np.float32)).shape == (0, 3, 5, 6)
-    with pytest.raises(ValueError, match="the number of channels of x times the taps is 36, but .* is 4; they must be equal"):
+    with pytest.raises(ValueError, match=r"the number of channels of x times the taps is 36, but .* is 4; they must be equal"):
         n_of_m.conv2d(packed, np.zeros((1, 4, 5, 6), np.float32), 3)
-    with pytest.raises(ValueError, match="dilation is 0; it is one number|dilation is 0; it is a whole number of at least 1"):
+    with pytest.raises(ValueError, match="dilation is 0; it is a whole number of at least 1"):
         n_of_m.conv2d(packed, np.zeros((1, 4, 5, 6), np.float32), dilation=0)
