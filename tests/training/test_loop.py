@@ -104,17 +104,17 @@ def test_what_was_drawn_before_does_not_matter():
 
 def test_history_has_one_entry_an_epoch():
     _, history = run(epochs=3)
-    assert len(history.loss) == len(history.scores) == len(history.lr) == 3
+    assert len(history.loss) == len(history.accuracy) == len(history.lr) == 3
     assert history.lr == [cosine(0.1, 3)(epoch) for epoch in range(3)]
     assert all(math.isfinite(loss) and loss > 0 for loss in history.loss)
-    assert all(0 <= share <= 1 for share in history.scores)
+    assert all(0 <= share <= 1 for share in history.accuracy)
 
 
 def test_accuracy_of_the_history_is_that_of_the_network():
     model, history = run()
     test = tiny(29, 8)
     right = logits(model, test.images).argmax(1) == test.labels
-    assert history.scores[-1] == pytest.approx(float(right.float().mean()))
+    assert history.accuracy[-1] == pytest.approx(float(right.float().mean()))
 
 
 def test_every_epoch_trains_in_training_mode():
@@ -134,7 +134,7 @@ def test_no_epochs_change_nothing():
 def test_without_a_test_set_there_is_no_accuracy():
     history = fit(small(), loader(tiny(), 11, True), None, epochs=2, lr=steps(0.1, ()))
     assert len(history.loss) == 2
-    assert history.scores == []
+    assert history.accuracy == []
 
 
 def test_frozen_parameters_stay():
@@ -202,7 +202,7 @@ def test_hooks_are_called_in_order():
 
     def after(given, epoch, history):
         assert given is model
-        assert len(history.loss) == len(history.scores) == epoch + 1
+        assert len(history.loss) == len(history.accuracy) == epoch + 1
         calls.append(("after", epoch))
 
     run(model, epochs=2, before_epoch=before, after_epoch=after, augment=augment)
@@ -323,7 +323,7 @@ def test_log_lines(tmp_path):
     _, history = run(log=tmp_path / "log.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert lines == [{"epoch": epoch, "loss": history.loss[epoch], "lr": history.lr[epoch],
-                      "accuracy": history.scores[epoch]} for epoch in range(3)]
+                      "accuracy": history.accuracy[epoch]} for epoch in range(3)]
 
 
 def test_log_lines_without_a_test_set(tmp_path):
@@ -429,7 +429,7 @@ def test_it_learns():
     seed_everything(0)
     model = ConvNet((16, 32), channels=1, pool=(0,))
     history = fit(model, loader(train, 50, True), loader(test, 500, False), epochs=5, lr=cosine(0.1, 5))
-    assert history.scores[-1] > 0.9
+    assert history.accuracy[-1] > 0.9
     assert history.loss[-1] < history.loss[0] / 2
 
 
@@ -442,7 +442,7 @@ def test_it_does_not_learn_what_is_not_there():
     seed_everything(0)
     model = ConvNet((7, 11), channels=1, pool=(0,))
     history = fit(model, loader(train, 50, True), loader(test, 500, False), epochs=2, lr=cosine(0.05, 2))
-    assert history.scores[-1] < 0.2
+    assert history.accuracy[-1] < 0.2
 
 
 # another optimiser, another loss
@@ -504,7 +504,7 @@ def test_an_evaluation_takes_the_place_of_the_accuracy(tmp_path):
         return len(seen) / 10
 
     _, history = run(evaluate=evaluate, score="mAP", log=tmp_path / "log")
-    assert history.scores == [0.1, 0.2, 0.3] and seen == [29] * 3
+    assert history.accuracy == [0.1, 0.2, 0.3] and seen == [29] * 3
     rows = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert [row["mAP"] for row in rows] == [0.1, 0.2, 0.3] and "accuracy" not in rows[0]
 
@@ -514,7 +514,7 @@ def test_an_evaluation_every_so_many_epochs_and_at_the_end(epochs, every, judged
     at = []
     _, history = run(epochs=epochs, every=every, log=tmp_path / "log", before_epoch=lambda model, epoch: at.append(epoch),
                      evaluate=lambda *_: float(at[-1]))
-    assert history.scores == judged and len(history.loss) == epochs
+    assert history.accuracy == judged and len(history.loss) == epochs
     rows = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert [row["epoch"] for row in rows if "accuracy" in row] == judged
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from papernets.nn import ConvNet
-from papernets.training import Recipe, cosine, run_recipe, seed_everything, steps
+from papernets.training import Recipe, cosine, run_recipe, seed_everything, steps, trained
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -61,7 +61,7 @@ def test_two_epochs_leave_three_files(archive, tmp_path):
     history = run_recipe(RECIPE, folder, data=archive, epochs=2, workers=0)
     assert sorted(file.name for file in folder.iterdir()) == ["best.pt", "last.ckpt", "log.jsonl"]
     assert [line["epoch"] for line in lines(folder)] == [0, 1]
-    assert [line["accuracy"] for line in lines(folder)] == history.accuracy
+    assert [line["accuracy"] for line in lines(folder)] == history.scores
     model = build()
     model.load_state_dict(load(folder / "best.pt"))
 
@@ -105,14 +105,14 @@ def test_best_is_the_network_of_the_best_epoch(archive, tmp_path):
     """The later one if two are equal."""
     answers = (0, 1, 2, 0, 1, 2, 0)
 
-    def tell(model, epoch, epochs):
+    def tell(model, epoch):
         with torch.no_grad():
             model.answer.fill_(answers[epoch])
             model.weight.fill_(epoch)
 
     for length in range(1, 8):
         recipe = Recipe("cifar10", Answer, epochs=length, batch=8, lr=lambda _: 0.0, weight_decay=0, before_epoch=tell)
-        accuracies = run_recipe(recipe, tmp_path / str(length), data=archive, workers=0).accuracy
+        accuracies = run_recipe(recipe, tmp_path / str(length), data=archive, workers=0).scores
         best = max(range(length), key=lambda epoch: (accuracies[epoch], epoch))
         assert float(load(tmp_path / str(length) / "best.pt")["weight"]) == best
     assert len(set(accuracies)) == 3
@@ -128,18 +128,18 @@ def test_best_is_the_exported_network(archive, tmp_path):
         build().load_state_dict(load(tmp_path / "run" / "best.pt"))
 
 
-def test_the_method_is_told_epoch_and_the_recipes_length(archive, tmp_path):
+def test_the_method_is_told_the_epoch(archive, tmp_path):
     calls = []
     recipe = Recipe("cifar10", build, epochs=7, batch=8, lr=steps(0.1, ()), weight_decay=0,
-                    before_epoch=lambda model, epoch, epochs: calls.append((type(model), epoch, epochs)))
+                    before_epoch=lambda model, epoch: calls.append((type(model), epoch)))
     run_recipe(recipe, tmp_path / "run", data=archive, epochs=2, workers=0)
-    assert calls == [(nn.Sequential, 0, 7), (nn.Sequential, 1, 7)]
+    assert calls == [(nn.Sequential, 0), (nn.Sequential, 1)]
 
 
 def test_report_is_told_every_epoch(archive, tmp_path):
     calls = []
     run_recipe(RECIPE, tmp_path / "run", data=archive, epochs=3, workers=0,
-               report=lambda epoch, total, history: calls.append((epoch, total, len(history.accuracy))))
+               report=lambda epoch, total, history: calls.append((epoch, total, len(history.scores))))
     assert calls == [(0, 3, 1), (1, 3, 2), (2, 3, 3)]
 
 
@@ -182,7 +182,7 @@ def test_training_is_augmented_and_testing_is_not(archive, tmp_path):
 
 def test_a_recipe_learns(archive, tmp_path):
     history = run_recipe(RECIPE, tmp_path / "run", data=archive, workers=0)
-    assert max(history.accuracy) > 0.9
+    assert max(history.scores) > 0.9
     assert history.loss[-1] < history.loss[0]
 
 
@@ -206,7 +206,7 @@ def test_a_folder_of_images(tmp_path):
 
     recipe = Recipe("imagenet", Mean, epochs=2, batch=3, lr=steps(0.5, ()), weight_decay=0)
     history = run_recipe(recipe, tmp_path / "run", data=tmp_path / "data", workers=0)
-    assert history.accuracy[-1] == 1
+    assert history.scores[-1] == 1
     assert (tmp_path / "run" / "best.pt").exists()
 
 
@@ -235,8 +235,8 @@ def test_a_recipe_with_an_optimiser_a_loss_and_an_augmentation_of_its_own(archiv
         seen.append("loss")
         return lambda outputs, images, labels: (outputs**2).mean() + 0 * images.sum() if images.eq(5).all() else math.nan
 
-    recipe = Recipe("cifar10", build, epochs=1, batch=8, lr=steps(0.01, ()), weight_decay=0, optimizer=optimizer, loss=loss,
-                    augment=lambda images: torch.full_like(images, 5.0))
+    recipe = Recipe("cifar10", build, epochs=1, batch=8, lr=steps(0.01, ()), weight_decay=0, optimizer=optimizer,
+                    make_loss=loss, augment=lambda images: torch.full_like(images, 5.0))
     history = run_recipe(recipe, tmp_path / "run", data=archive, workers=0)
     assert sorted(seen) == ["loss", "optimizer"]
     assert math.isfinite(history.loss[0])  # so the batches were those of augment
@@ -279,3 +279,29 @@ def test_a_plugin_acts_after_the_evaluation_and_its_state_resumes(archive, tmp_p
         run_recipe(recipe, tmp_path / "killed", data=archive, epochs=4, workers=0, report=kill)
     assert run_recipe(recipe, tmp_path / "killed", data=archive, epochs=4, workers=0) == expected
     assert same(*(load(tmp_path / name / "last.ckpt")["model"] for name in ("whole", "killed")))
+
+
+def test_a_loss_of_old_is_told_its_new_name():
+    with pytest.raises(TypeError, match="Recipe takes make_loss in place of loss"):
+        Recipe("cifar10", build, epochs=1, batch=8, lr=steps(0.01, ()), weight_decay=0, loss=lambda: None)
+
+
+def test_a_network_of_an_earlier_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = r"It is made by: papernets train deep --config net-dense-cifar10$"
+    said = r"^runs/deep/net-dense-cifar10/best\.pt is not there; pruning starts there\. "
+    with pytest.raises(ValueError, match=said + command):
+        trained(build(), "deep", "net-dense-cifar10", "pruning starts there")
+    path = tmp_path / "runs" / "deep" / "net-dense-cifar10" / "best.pt"
+    path.parent.mkdir(parents=True)
+    earlier = build()
+    torch.save(earlier.state_dict(), path)
+    model = build()
+    assert trained(model, "deep", "net-dense-cifar10", "") is model and same(model.state_dict(), earlier.state_dict())
+    for broken in (path.read_bytes()[:100], b""):
+        path.write_bytes(broken)
+        with pytest.raises(ValueError, match=rf"best\.pt is damaged or of another network \(.*\)\. {command}"):
+            trained(build(), "deep", "net-dense-cifar10", "")
+    torch.save(nn.Linear(3, 2).state_dict(), path)
+    with pytest.raises(ValueError, match="damaged or of another network"):
+        trained(build(), "deep", "net-dense-cifar10", "")
