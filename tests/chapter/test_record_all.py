@@ -27,8 +27,8 @@ def test_all_exact_claims_at_once_but_for_those_that_are_recorded():
 
 
 @pytest.mark.parametrize(("facts", "said"), [
-    ({"a": 100}, "facts have no 'b', a claim of kind exact of this card"),
-    ({}, r"facts have no 'a', a claim of kind exact of this card \(2 such claims\)"),
+    ({"a": 100}, "facts have no 'b', an exact claim of this card"),
+    ({}, r"facts have no 'a', an exact claim of this card \(2 such claims\)"),
     ({"a": 100, "b": 100, "c": 1}, "an id of facts is 'c'; choose from a, b"),
     ({"a": 100, "b": 100, "mini.one": 1}, "an id of facts is 'mini.one'; choose from a, b")])
 def test_facts_that_do_not_fit_record_nothing(facts, said):
@@ -38,13 +38,14 @@ def test_facts_that_do_not_fit_record_nothing(facts, said):
     assert claims.rows() == []
 
 
-def test_all_miniatures_at_once():
+def test_miniatures_at_once_or_in_parts():
     claims = Claims(CARD, "evidence")
-    claims.record_pairs(RECORDS)
+    claims.record_pairs({key: RECORDS[key] for key in ("mini.one", "mini.two")})
+    claims.record_pairs({"time": UP})
     assert [row["verdict"] for row in claims.rows()] == ["shown", "not shown", "shown"]
+    with pytest.raises(ValueError, match=r"an id of records is 'time'; choose from $"):  # it is recorded
+        claims.record_pairs({"time": UP})
     claims = Claims(CARD, "evidence")
-    with pytest.raises(ValueError, match="records have no 'time', a claim of kind miniature of this card"):
-        claims.record_pairs({key: RECORDS[key] for key in ("mini.one", "mini.two")})
     with pytest.raises(ValueError, match=r"an id of records is 'mini.three'; choose from mini.one, mini.two, time"):
         claims.record_pairs(RECORDS | {"mini.three": UP})
     assert claims.rows() == []

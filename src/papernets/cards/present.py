@@ -43,8 +43,9 @@ def typeset_html(page: str) -> str:
 
 
 def signed(value: float) -> str:
-    """A difference, with its sign and two digits after the point."""
-    return f"{value:+.2f}".replace("-", "\u2212")
+    """A difference with its sign: two digits after the point, none and groups of three from a thousand on."""
+    text = f"{value:+,.0f}".replace(",", "\u202f") if abs(value) >= 1000 else f"{value:+.2f}"
+    return text.replace("-", "\u2212")
 
 
 #: Units of which there can be several.

@@ -61,29 +61,30 @@ class Claims:
 
         ``ValueError``, before any is recorded, if one is missing, or if ``facts`` has an id that is no such claim.
         """
-        wanted = [claim.id for claim in self.card.claims if isinstance(claim, ExactClaim) and claim.id not in self._rows]
-        self._complete("facts", "exact", wanted, facts)
+        wanted = self._left(ExactClaim)
+        missing = [id for id in wanted if id not in facts]
+        if missing:
+            raise ValueError(f"facts have no {missing[0]!r}, an exact claim of this card"
+                             + (f" ({len(missing)} such claims)" if len(missing) > 1 else ""))
+        for id in facts:
+            check.one_of("an id of facts", id, wanted)
         for id in wanted:
             self.record(id, facts[id])
 
     def record_pairs(self, records: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> None:
-        """Record every miniature of the card that is not recorded yet, by its id in ``records``: (ours, baseline).
+        """Record the miniatures of ``records``: (ours, baseline) by id. Those that are left out are recorded by a later call.
 
-        ``ValueError``, before any is recorded, if one is missing, or if ``records`` has an id that is no such claim.
+        ``ValueError``, before any is recorded, if ``records`` has an id that is no miniature of the card still to be recorded.
         """
-        wanted = [claim.id for claim in self.card.claims if isinstance(claim, MiniatureClaim) and claim.id not in self._rows]
-        self._complete("records", "miniature", wanted, records)
-        for id in wanted:
-            self.record(id, ours=records[id][0], baseline=records[id][1])
+        wanted = self._left(MiniatureClaim)
+        for id in records:
+            check.one_of("an id of records", id, wanted)
+        for id, (ours, baseline) in records.items():
+            self.record(id, ours=ours, baseline=baseline)
 
-    def _complete(self, name: str, kind: str, wanted: Sequence[str], given: Mapping) -> None:
-        missing = [id for id in wanted if id not in given]
-        if missing:
-            raise ValueError(f"{name} have no {missing[0]!r}, a claim of kind {kind} of this card"
-                             + (f" ({len(missing)} such claims)" if len(missing) > 1 else ""))
-        for id in given:
-            if id not in wanted:
-                check.one_of(f"an id of {name}", id, wanted)
+    def _left(self, kind: type) -> list[str]:
+        """Ids of the claims of ``kind`` that are not recorded yet."""
+        return [claim.id for claim in self.card.claims if isinstance(claim, kind) and claim.id not in self._rows]
 
     def __contains__(self, id: str) -> bool:
         """Whether the card has this claim."""

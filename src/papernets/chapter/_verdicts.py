@@ -44,6 +44,6 @@ def lines_of(pairs: Sequence[tuple[MiniatureClaim, dict]]) -> str:
     said = []
     for claim, row in pairs:
         amount = f"{signed(row['ours'])} {unit_text(2, claim.unit)}".rstrip()
-        between = f" ({signed(row['interval'][0])} to {signed(row['interval'][1])})" if "interval" in row else ""
+        between = " ({} to {})".format(*map(signed, row["interval"])) if "interval" in row else ""
         said.append(f"- {claim.label}: {amount}{between}: **{verdict(row)}**.")
     return "\n".join(said)

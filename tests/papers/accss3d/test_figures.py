@@ -143,19 +143,15 @@ def test_network_cycles():
 
 
 def test_every_exact_claim_has_a_value():
-    values = {**accss3d.reading(), **claims.exact_values(experiment.core_cycles())}
+    values = claims.facts(experiment.core_cycles())
     exact = {claim.id: claim for claim in card("accss3d").claims if claim.kind == "exact"}
     assert set(values) == set(exact)
     assert all(claim.accept.allows(values[name], claim.paper) for name, claim in exact.items())
 
 
 def test_sentences():
-    assert "sparse 60 %, dense 70 %" in draw.learning([run(0.5, 0.6), run(0.7, 0.8)]).layout.title.text
-    assert "10.0 million" in draw.cost_in_words([run(0, 0)]) and "20 times" in draw.cost_in_words([run(0, 0)])
-    row = {"kind": "miniature", "id": "order.misses", "ours": 200.0, "interval": [-3.0, 1500.0], "seeds": 12, "unit": "miss",
-           "baseline": "raster", "verdict": "not shown"}
-    assert draw.evidence_in_words([row, {"kind": "exact", "id": "order.x"}], "order.") == (
-        "- Misses of a cache of 64 KB, against *raster*: +200 miss (-3 to +1,500, 12 pairs). The claim is **not shown**.")
+    assert "sparse 60 %, dense 70 %" in draw.learning([*run(0, 0.5, 0.6), *run(1, 0.7, 0.8)]).layout.title.text
+    assert "10.0 million" in draw.cost_in_words(run(0, 0, 0)) and "20 times" in draw.cost_in_words(run(0, 0, 0))
     good = {"layers": 6, "sums": 10, "equal": True, "cycles": 5, "law": 5, "agree": 1.0, "iou": 0.5, "float_iou": 0.6}
     assert "equal to the last bit" in draw.core_in_words(good) and "exactly the law's" in draw.core_in_words(good)
     bad = draw.core_in_words({**good, "equal": False, "cycles": 6}, "no compiler")
@@ -181,12 +177,14 @@ def test_amdahl_goes_through_the_abstract():
     assert np.interp(point.x[0], curve.x, curve.y) == pytest.approx(11.8, abs=0.2) and curve.y[-1] == pytest.approx(16.8)
 
 
-def test_the_evidence_figure_shows_intervals():
-    rows = [{"id": f"order.reuse_{name}", "kind": "miniature", "ours": -1.0, "interval": [-2, -0.5], "seeds": 12}
-            for name in ("random", "raster", "morton")]
-    figure = draw.evidence(rows, "order.reuse", "Title", "u")
-    assert list(figure.data[0].y) == ["chunks − Morton", "chunks − raster", "chunks − random"]
-    assert "12 paired runs" in figure.layout.title.text
+def test_every_miniature_is_recorded():
+    rooms = experiment.compare_orders(3, grid=24)
+    races = [{"sparse": 0.005, "dense": 0.1}]
+    every = claims.order_records(rooms) | claims.network_records(run(0, 0.5, 0.6)) | claims.time_records(races)
+    assert every.keys() == {claim.id for claim in card("accss3d").claims if claim.kind == "miniature"}
+    assert every["unet.dense"] == ([50.0], [60.0]) and every["sparse.time"] == ([5.0], [100.0])
+    (ours,), (raster,) = every["order.bytes"]
+    assert ours < raster and every["unet.macs"] == ([1e7], [2e8])
 
 
 def test_the_corner_room_in_words():

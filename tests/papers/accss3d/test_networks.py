@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from papers.accss3d.samples import warmed
+from papers.accss3d.samples import densified, warmed
 
 from papernets.data import Rooms, room
-from papernets.papers.accss3d.networks import UNet, densified
+from papernets.papers.accss3d.networks import UNet
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.xdist_group("numba")]
 

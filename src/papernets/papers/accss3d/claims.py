@@ -1,7 +1,7 @@
 """The answers to the card of AccSS3D."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from papernets_kernels.sparse_conv3d import Rulebook, rulebook
@@ -9,7 +9,11 @@ from papernets_kernels.sparse_conv3d import Rulebook, rulebook
 from papernets.data import corner_room
 from papernets.papers.accss3d.accelerator import Accelerator
 from papernets.papers.accss3d.experiment import memory_bits
-from papernets.papers.accss3d.method import least_traffic, metadata, optimise, touches
+from papernets.papers.accss3d.method import least_traffic, metadata, optimise, reading, touches
+from papernets.training import pair
+
+#: (ours, baseline) of a miniature over the seeds, by its id.
+Records = dict[str, tuple[list[float], list[float]]]
 
 
 @functools.cache
@@ -17,8 +21,8 @@ def corner_book() -> Rulebook:
     return rulebook(corner_room().coordinates)
 
 
-def exact_values(cycles: Mapping[str, int]) -> dict[str, float]:
-    """Every exact claim about the test scene, the traffic model and the core, by its id; ``cycles`` are simulated ones."""
+def facts(cycles: Mapping[str, int]) -> dict[str, float]:
+    """Every exact number of the card, by the id of its claim; ``cycles`` are those of the simulated core."""
     book, one = corner_book(), corner_room()
     size = metadata(book.outputs, book.pairs)
     found: dict[str, float] = {
@@ -42,10 +46,27 @@ def exact_values(cycles: Mapping[str, int]) -> dict[str, float]:
     for flow in ("OS", "IS"):
         found[f"traffic.{flow.lower()}.bfs"] = optimise(book.outputs, reads["chunks"], 32, 32, flows=(flow,)).bytes
     core = Accelerator(inputs=64, outputs=64, pairs=1024).core()
-    return found | {
+    return reading() | found | {
         "traffic.bound": least_traffic(book.outputs, 32, 32), "traffic.tile": best.T,
         "traffic.gain_random": found["traffic.ws.random"] / best.bytes,
         "traffic.gain_raster": found["traffic.ws.raster"] / best.bytes,
         **{f"rtl.{name}": count for name, count in cycles.items()},
         "rtl.memory": sum(memory_bits(core).values()), "rtl.scene": book.pairs * 32 * 32 // core.lanes,
     }
+
+
+def order_records(rows: Sequence[Mapping]) -> Records:
+    """Of rows of ``compare_orders``: inputs per output, bytes and misses, over the seeds."""
+    reuse = {f"order.reuse_{other.lower()}": pair(rows, "chunks", other) for other in ("random", "raster", "Morton")}
+    return reuse | {f"order.{key}": pair(rows, "chunks", "raster", key=key) for key in ("bytes", "misses")}
+
+
+def network_records(rows: Sequence[Mapping]) -> Records:
+    """Of rows of ``compare_networks``: points of mean IoU, and multiply-accumulates, over the seeds."""
+    return {"unet.majority": pair(rows, "sparse", "majority", scale=100),
+            "unet.dense": pair(rows, "sparse", "dense", scale=100), "unet.macs": pair(rows, "sparse", "dense", key="macs")}
+
+
+def time_records(races: Sequence[Mapping[str, float]]) -> Records:
+    """Of ``race`` for each seed: milliseconds."""
+    return {"sparse.time": tuple([1e3 * race[name] for race in races] for name in ("sparse", "dense"))}

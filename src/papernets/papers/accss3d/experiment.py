@@ -14,7 +14,7 @@ from papernets_kernels.sparse_conv3d import rulebook
 from torch.nn import functional as F
 
 from papernets.data import ROOM_CLASSES, Room, Rooms, points, room
-from papernets.measure import macs, take_turns
+from papernets.measure import macs, mean_iou, take_turns
 from papernets.papers.accss3d.accelerator import (
     CoreProduct,
     IntegerConv3d,
@@ -38,7 +38,7 @@ from papernets.papers.accss3d.method import (
     touches,
 )
 from papernets.papers.accss3d.networks import UNet
-from papernets.training import cosine, fit, loader, logits, seed_everything, single_thread
+from papernets.training import cosine, fit, loader, logits, row, seed_everything, single_thread
 
 #: Voxel sets small enough to count by hand.
 SHAPES = {"one": (1, 1, 1), "pair": (1, 1, 2), "line5": (1, 1, 5), "cube2": (2, 2, 2), "plane4": (1, 4, 4), "cube3": (3, 3, 3)}
@@ -102,15 +102,15 @@ def memory_bits(core: SSpNNA) -> dict[str, int]:
     }
 
 
-def compare_orders(seed: int, *, grid: int = 64, tile: int = 128, channels: int = 32) -> dict[str, dict[str, float]]:
-    """One room without boxes: u(T), least modelled bytes and cache misses, for every order of its voxels."""
+def compare_orders(seed: int, *, grid: int = 64, tile: int = 128, channels: int = 32) -> list[dict]:
+    """One room without boxes, a row for every order of its voxels: u(T), least modelled ``bytes`` and cache ``misses``."""
     book = rulebook(room(seed, grid, boxes=(0, 0)).coordinates)
-    found = {}
+    rows = []
     for name in ORDERS:
         by = order(name, book, tile, seed)
         flow = optimise(book.outputs, touches(book, name), channels, channels)
-        found[name] = {"reuse": reuse(book, tile, by), "bytes": flow.bytes, "misses": misses(book, by, tile, channels)}
-    return found
+        rows.append(row(seed, name, reuse(book, tile, by), bytes=flow.bytes, misses=misses(book, by, tile, channels)))
+    return rows
 
 
 def race(seed: int, *, grid: int = 64, channels: int = 32, repeats: int = 5, coordinates: np.ndarray | None = None) -> dict:
@@ -136,7 +136,7 @@ def race(seed: int, *, grid: int = 64, channels: int = 32, repeats: int = 5, coo
     taken = take_turns(calls, repeats=repeats, inner=1)
     return {"voxels": len(coordinates), "pairs": book.pairs, "density": len(coordinates) / grid**3,
             "macs_ratio": PLANES * grid**3 / book.pairs,
-            **{name: statistics.median(times) / 1e3 for name, times in taken.items()}}
+            **{name: statistics.median(times) for name, times in taken.items()}}
 
 
 def race_by_density(densities: Sequence[float], *, grid: int = 32, channels: int = 32, repeats: int = 3,
@@ -145,15 +145,6 @@ def race_by_density(densities: Sequence[float], *, grid: int = 32, channels: int
     draw = np.random.default_rng(seed).random((grid,) * 3)
     return [race(seed, grid=grid, channels=channels, repeats=repeats, coordinates=np.argwhere(draw < density))
             for density in densities]
-
-
-def mean_iou(found: torch.Tensor, labels: torch.Tensor, classes: int) -> float:
-    """Intersection over union, the mean over the classes in ``found`` or ``labels``; labels below 0 do not count."""
-    known = labels >= 0
-    found, labels = found[known], labels[known]
-    table = torch.bincount(labels * classes + found, minlength=classes**2).reshape(classes, classes).double()
-    both, either = table.diagonal(), table.sum(0) + table.sum(1) - table.diagonal()
-    return float((both[either > 0] / either[either > 0]).mean())
 
 
 def halves(seed: int, rooms: int = 20, grid: int = 32) -> tuple[Rooms, Rooms]:
@@ -190,16 +181,16 @@ def segment(seed: int, dense: bool = False, *, rooms: int = 20, grid: int = 32, 
     return Segmented(model, mean_iou(found, labels, len(ROOM_CLASSES)), cost, history.loss)
 
 
-def compare_networks(seed: int, **options) -> dict:
-    """Sparse U-Net, dense twin and most frequent class for one seed: mean IoU (a share), MACs and losses."""
+def compare_networks(seed: int, **options) -> list[dict]:
+    """Sparse U-Net, dense twin and most frequent class for one seed: mean IoU (a share), ``macs`` and ``loss`` by epoch."""
     sparse, dense = segment(seed, **options), segment(seed, True, **options)
     train, test = halves(seed, options.get("rooms", 20), options.get("grid", 32))
     _, known = train[range(len(train))]
     _, labels = test[range(len(test))]
     frequent = torch.full_like(labels, int(torch.bincount(known).argmax()))
-    return {"seed": seed, "majority": mean_iou(frequent, labels, len(ROOM_CLASSES)),
-            **{name: {"iou": one.iou, "macs": one.macs, "loss": one.loss}
-               for name, one in (("sparse", sparse), ("dense", dense))}}
+    return [row(seed, "sparse", sparse.iou, macs=sparse.macs, loss=sparse.loss),
+            row(seed, "dense", dense.iou, macs=dense.macs, loss=dense.loss),
+            row(seed, "majority", mean_iou(frequent, labels, len(ROOM_CLASSES)))]
 
 
 def core_test(model: UNet, one: Room, product: CoreProduct) -> dict:

@@ -15,6 +15,7 @@ from papernets.chapter import waves as hardware
 from papernets.data import ROOM_CLASSES, Room, room
 from papernets.papers.accss3d import accelerator, experiment, method
 from papernets.papers.accss3d.claims import corner_book
+from papernets.training import scores
 
 CLASS_COLORS = dict(zip(ROOM_CLASSES, (BASELINE, ACCENTS[0], OURS, ACCENTS[1])))
 #: Tiles in turn; neighbours in the order have different colours.
@@ -256,25 +257,15 @@ def network_cycles(layers: Sequence[accelerator.PlannedLayer], lanes: int = LANE
                       "convolution (↓ down, ↑ up)", "million cycles", ours="cycles of useful products")
 
 
-def learning(runs: Sequence[dict]) -> go.Figure:
+def learning(rows: Sequence[Mapping]) -> go.Figure:
     """Training loss after every epoch, mean over the seeds."""
-    series = {name: np.mean([run[key]["loss"] for run in runs], axis=0)
-              for name, key in (("sparse U-Net", "sparse"), ("dense twin", "dense"))}
-    score = {key: 100 * np.mean([run[key]["iou"] for run in runs]) for key in ("sparse", "dense")}
-    seeds = f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
-    return plots.lines(series, f"Mean IoU on held-out rooms in this run ({seeds}): sparse {score['sparse']:.0f} %, "
-                       f"dense {score['dense']:.0f} %", "epoch", "training loss", ours="sparse U-Net")
-
-
-def evidence(claims: Sequence[dict], prefix: str, title: str, unit: str) -> go.Figure:
-    """The paired differences of the claims that begin with ``prefix``."""
-    names = {"order.reuse_random": "chunks − random", "order.reuse_raster": "chunks − raster",
-             "order.reuse_morton": "chunks − Morton", "unet.majority": "sparse − frequent",
-             "unet.dense": "sparse − dense"}
-    rows = [(names[row["id"]], row["ours"], *row["interval"]) for row in claims
-            if row["id"].startswith(prefix) and row["id"] in names]
-    seeds = next(row["seeds"] for row in claims if row["id"].startswith(prefix))
-    return plots.intervals(rows, f"{title}, {seeds} paired runs", f"{unit} (95 %)", "difference")
+    series = {name: np.mean(scores(rows, arm, key="loss"), axis=0)
+              for name, arm in (("sparse U-Net", "sparse"), ("dense twin", "dense"))}
+    iou = {arm: 100 * np.mean(scores(rows, arm)) for arm in ("sparse", "dense")}
+    number = len(scores(rows, "sparse"))
+    return plots.lines(series, f"Mean IoU on held-out rooms in this run ({number} seed{'s' if number > 1 else ''}): "
+                       f"sparse {iou['sparse']:.0f} %, dense {iou['dense']:.0f} %", "epoch", "training loss",
+                       ours="sparse U-Net")
 
 
 def race_by_density(rows: Sequence[dict]) -> go.Figure:
@@ -322,28 +313,6 @@ def metadata_in_words() -> str:
             f"In words of 32 bits it is {size['lines_bytes']:,} against {size['pairs_bytes']:,} bytes.")
 
 
-QUANTITIES = {"order.reuse_random": "Distinct inputs per output", "order.reuse_raster": "Distinct inputs per output",
-              "order.reuse_morton": "Distinct inputs per output", "order.bytes": "Modelled bytes",
-              "order.misses": "Misses of a cache of 64 KB", "unet.majority": "Mean IoU", "unet.dense": "Mean IoU",
-              "unet.macs": "Multiply-accumulates", "sparse.time": "Time"}
-
-
-def evidence_in_words(claims: Sequence[dict], prefix: str) -> str:
-    """What the paired comparisons say, one line a claim."""
-    parts = []
-    for row in claims:
-        if row["kind"] == "miniature" and row["id"].startswith(prefix):
-            low, high = row["interval"]
-            unit = "" if row["unit"] == "ratio" else f" {row['unit']}"
-            parts.append(f"- {QUANTITIES[row['id']]}, against *{row['baseline']}*: {_short(row['ours'])}{unit} "
-                         f"({_short(low)} to {_short(high)}, {row['seeds']} pairs). The claim is **{row['verdict']}**.")
-    return "\n".join(parts)
-
-
-def _short(value: float) -> str:
-    return f"{value:+,.0f}" if abs(value) >= 1000 else f"{value:+.3g}"
-
-
 def table_in_words(found: dict) -> str:
     """What the table of choices costs and saves."""
     regret = np.array(found["regret"])
@@ -384,8 +353,8 @@ def race_in_words(rows: Sequence[dict]) -> str:
             f"{search:.1f} ms more, once for all layers of a level.")
 
 
-def cost_in_words(runs: Sequence[dict]) -> str:
+def cost_in_words(rows: Sequence[Mapping]) -> str:
     """Multiply-accumulates of the twins."""
-    sparse, dense = (np.mean([run[key]["macs"] for run in runs]) for key in ("sparse", "dense"))
+    sparse, dense = (np.mean(scores(rows, arm, key="macs")) for arm in ("sparse", "dense"))
     return (f"For a held-out room the sparse network does {sparse / 1e6:.1f} million multiply-accumulates and its dense twin "
             f"{dense / 1e6:.0f} million, {dense / sparse:.0f} times as many, with the same number of parameters.")

@@ -89,22 +89,3 @@ def cells(rows: torch.Tensor, levels: int = 2) -> tuple[Cells, torch.Tensor]:
     for _ in range(levels - 1):
         occupied.append(F.max_pool3d(occupied[-1], 2))
     return Cells(grid[:, 1:], tuple(occupied)), place
-
-
-def densified(model: UNet) -> UNet:
-    """The dense network, masked after every layer, with the weights of a sparse one: the same outputs for far more work."""
-    if model.dense:
-        raise ValueError("this network is dense already")
-    widths, level = [], model.level
-    while level is not None:
-        widths.append(level.before[0][0].weight.shape[2])
-        level = level.below
-    twin = UNet(widths, model.stem[0].weight.shape[1], model.head.out_features, repeats=len(model.level.before), dense=True,
-                masked=True)
-    theirs, ours = dict(model.named_modules()), dict(twin.named_modules())
-    for name, module in ours.items():
-        if isinstance(module, DenseConv3d):
-            module.take_(theirs[name])
-        elif isinstance(module, nn.BatchNorm3d | nn.Linear):
-            module.load_state_dict(theirs[name].state_dict())
-    return twin.train(model.training)
