@@ -1,0 +1,3 @@
+"""$title ($name)."""
+
+from papernets.papers.$module.method import $config, treat_
