@@ -1,5 +1,4 @@
-"""What several tests of The comparison of eight methods look at."""
-
+"""What several tests of the comparison of eight methods look at."""
 
 
 def claim(name, low, high):

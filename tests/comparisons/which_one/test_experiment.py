@@ -7,11 +7,21 @@ import torch
 from torch import nn
 
 from papernets.comparisons.which_one import experiment
-from papernets.comparisons.which_one.experiment import BUDGETS, METHODS, STEM, Task, arms, budgets, compare, narrow_widths, size
+from papernets.comparisons.which_one.experiment import (
+    BUDGETS,
+    METHODS,
+    STEM,
+    arms,
+    budgets,
+    compare,
+    narrow_widths,
+    size,
+    start,
+)
 from papernets.data import photograph_patches
 from papernets.nn import ConvNet
 from papernets.papers import lapp, lbc, lr_winograd, one_by_n
-from papernets.training import seed_everything
+from papernets.training import Task, seed_everything
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -59,19 +69,22 @@ def test_what_each_method_leaves_is_its_own(made):
 
 def test_first_weights_and_data_are_the_same_for_all():
     task = Task(*photograph_patches(60, 40, 3), epochs=2, seed=3)
-    one, other = task.start(), task.start()
+    one, other = start(task), start(task)
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values()))
     seed_everything(5)
-    assert torch.equal(task.start().state_dict()["classifier.weight"], one.state_dict()["classifier.weight"])
+    assert torch.equal(start(task).state_dict()["classifier.weight"], one.state_dict()["classifier.weight"])
 
 
-def test_the_comparison_is_repeatable_and_gives_a_row_a_network():
+def test_the_comparison_is_repeatable_and_gives_a_row_a_network_and_budget():
     one, other = (compare(1, train=40, test=40, epochs=2, pixels=32, turns=1) for _ in range(2))
-    assert [(row["method"], row["budget"]) for row in one] == arms()
+    both = [(slug, "params") for slug, method in METHODS.items() if method.both]
+    assert [(row["arm"], row["at"]) for row in one] == arms() + both
     for first, second in zip(one, other):
-        for what in ("accuracy", "macs", "params", "bytes", "seed"):
-            assert first[what] == second[what], (first["method"], what)
-        assert first["ms"] > 0 and first["seconds"] > 0
+        for what in ("score", "macs", "params", "bytes", "seed"):
+            assert first[what] == second[what], (first["arm"], what)
+        assert first["time"] > 0 and first["seconds"] > 0
+    by_arm = {(row["arm"], row["at"]): row["score"] for row in one}
+    assert by_arm["lbc", "params"] == by_arm["lbc", "macs"]
 
 
 def test_methods_train_what_they_say(made):

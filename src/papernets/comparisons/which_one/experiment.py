@@ -5,7 +5,7 @@ and one of parameters. They are what 1:4 sparsity leaves in all convolutions but
 whose rate cannot be chosen freely; every other method is set to come as close from below as it can.
 
 Weight Evolution removes nothing. It takes part with the narrow network, trained with it. Methods that start from a trained
-network get half of the epochs to train it and half to fine-tune. No learning rate is tuned, for nobody.
+network get half of the epochs to train it and half to fine-tune. Nobody's learning rate is tuned.
 """
 
 import copy
@@ -18,11 +18,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from papernets.data import Split, photograph_patches
+from papernets.data import photograph_patches
 from papernets.measure import cost, macs, parameters, take_turns
 from papernets.nn import ConvNet
 from papernets.papers import cc, dcff, lapp, lbc, lr_winograd, lrpet, one_by_n, we
-from papernets.training import cosine, fit, loader, logits, seed_everything, single_thread
+from papernets.training import Task, clipped_sgd, cosine, reestimate_, row, single_thread
 
 WIDTHS = (16, 32, 48, 64)
 EXAMPLE = torch.zeros(1, 3, 32, 32)
@@ -51,7 +51,7 @@ def budgets() -> dict[str, int]:
     """What is left of the network when three of four weights go in all convolutions but the first."""
     model = network()
     pruned = copy.deepcopy(model)
-    one_by_n.prune_(pruned, _blocks())
+    one_by_n.prune_(pruned, blocks())
     whole = size(model)
     gone = sum(3 * module.weight.numel() // 4 for name, module in model.named_modules() if inner(name, module))
     return {"macs": macs(pruned, EXAMPLE), "params": whole["params"] - gone}
@@ -67,46 +67,30 @@ def narrow_widths(budget: str) -> tuple[int, ...]:
     raise ValueError(f"no widths keep to the budget of {budgets()[budget]} {budget}")
 
 
-@dataclass(frozen=True)
-class Task:
-    """What all methods are given: the patches, the number of epochs, the learning rate and the seed."""
+def start(task: Task, widths=WIDTHS) -> ConvNet:
+    """A network with first weights: at each width the same for every method."""
+    return task.start(network, widths)
 
-    train: Split
-    test: Split
-    epochs: int
-    seed: int
-    lr: float = 0.05
 
-    def start(self, widths=WIDTHS) -> ConvNet:
-        """A network with first weights: at each width the same for every method."""
-        seed_everything(self.seed)
-        return network(widths)
+def learned(task: Task, model: nn.Module, epochs: int | None = None, share: float = 1.0, **options) -> nn.Module:
+    """``model`` after a training that begins with ``share`` of the learning rate."""
+    task.learn(model, epochs, share=share, **options)
+    return model
 
-    def loader(self, shuffle: bool = True):
-        return loader(self.train, 64, shuffle)
 
-    def learn(self, model: nn.Module, epochs: int | None = None, share: float = 1.0, **options) -> nn.Module:
-        """Train ``model`` with a cosine from ``share`` of the learning rate."""
-        epochs = self.epochs if epochs is None else epochs
-        fit(model, self.loader(), None, epochs=epochs, lr=cosine(share * self.lr, epochs), seed=self.seed, **options)
-        return model.eval()
-
-    def trained(self) -> tuple[nn.Module, float]:
-        """The dense network after half of the epochs, and the seconds that took."""
-        begin = time.perf_counter()
-        model = self.learn(self.start(), self.epochs // 2)
-        return model, time.perf_counter() - begin
-
-    def accuracy(self, model: nn.Module) -> float:
-        return float((logits(model, self.test.images).argmax(1) == self.test.labels).float().mean())
+def half(task: Task) -> tuple[nn.Module, float]:
+    """The dense network after half of the epochs, and the seconds that took."""
+    begin = time.perf_counter()
+    model = learned(task, start(task), task.epochs // 2)
+    return model, time.perf_counter() - begin
 
 
 def _dense(task: Task, budget: str, trained: nn.Module) -> nn.Module:
-    return task.learn(task.start())
+    return learned(task, start(task))
 
 
 def _narrow(task: Task, budget: str, trained: nn.Module) -> nn.Module:
-    return task.learn(task.start(narrow_widths(budget)))
+    return learned(task, start(task, narrow_widths(budget)))
 
 
 def _lapp(task: Task, budget: str, trained: nn.Module) -> nn.Module:
@@ -114,62 +98,62 @@ def _lapp(task: Task, budget: str, trained: nn.Module) -> nn.Module:
     norms = 10 + 2 * WIDTHS[0] + 4 * sum(WIDTHS[1:])  # at most: those behind filters and bypasses, which LAPP does not count
     share = {"macs": left["macs"] / whole["macs"],
              "params": (left["params"] - norms) / (whole["params"] - 10 - 2 * sum(WIDTHS))}
-    config = lapp.LAPP(target=share[budget], budget=budget, ignore=STEM, progressive=max(1, task.epochs // 2))
-    return lapp.train(task.start(), (task.loader(), None), config, epochs=task.epochs, lr=cosine(task.lr, task.epochs),
+    config = lapp.LAPP(removed=1 - share[budget], budget=budget, ignore=STEM, progressive=max(1, task.epochs // 2))
+    return lapp.train(start(task), (task.batches(), None), config, epochs=task.epochs, lr=cosine(task.lr, task.epochs),
                       seed=task.seed, example=EXAMPLE)[0].eval()
 
 
 def _dcff(task: Task, budget: str, trained: nn.Module) -> nn.Module:
-    model = task.start(narrow_widths(budget))
+    model = start(task, narrow_widths(budget))
     names = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
     dcff.fuse_narrow_(model, dict(zip(names, WIDTHS)))
-    task.learn(model, before_epoch=lambda model, epoch: dcff.refresh_(model, epoch, task.epochs))
+    learned(task, model, before_epoch=lambda model, epoch: dcff.refresh_(model, epoch, task.epochs))
     return dcff.compact(model)
 
 
 def _we(task: Task, budget: str, trained: nn.Module) -> nn.Module:
     evolution = we.Evolution(we.WE(schedule=we.CIFAR.scaled(task.epochs / 200), until=task.epochs - 1))
-    return task.learn(task.start(narrow_widths(budget)),
-                      after_epoch=lambda model, epoch, history: evolution.step(model, epoch))
+    return learned(task, start(task, narrow_widths(budget)),
+                   after_epoch=lambda model, epoch, history: evolution.step(model, epoch))
 
 
-def _blocks() -> one_by_n.OneByN:
-    return one_by_n.OneByN(rate=0.75, N=4, ignore=STEM)
+def blocks() -> one_by_n.OneByN:
+    return one_by_n.OneByN(removed=0.75, N=4, ignore=STEM)
 
 
 def _one_by_n(task: Task, budget: str, trained: nn.Module) -> nn.Module:
-    one_by_n.prune_(trained, _blocks())
-    return one_by_n.compact(task.learn(trained, task.epochs - task.epochs // 2, 0.4), EXAMPLE)
+    one_by_n.prune_(trained, blocks())
+    return one_by_n.compact(learned(task, trained, task.epochs - task.epochs // 2, 0.4), EXAMPLE)
 
 
-def _sparse(task_epochs: int) -> lbc.LBC:
+def sparse(task_epochs: int) -> lbc.LBC:
     return lbc.LBC(N=1, M=4, t_f=max(1, task_epochs // 2), filter_fn=inner)
 
 
 def _lbc(task: Task, budget: str, trained: nn.Module) -> nn.Module:
-    model = task.start()
-    lbc.sparsify_(model, _sparse(task.epochs))
-    task.learn(model, before_epoch=lbc.refresh_)
+    model = start(task)
+    lbc.sparsify_(model, sparse(task.epochs))
+    learned(task, model, before_epoch=lbc.refresh_)
     lbc.refresh_(model, task.epochs)
     return lbc.compact(model)
 
 
-def _columns(budget: str) -> float:
-    """The rate that leaves as many of 16 columns as the budget allows: each costs 1/36 of the products, 1/9 of the weights."""
+def columns(budget: str) -> float:
+    """The share that leaves as many of 16 columns as the budget allows: each costs 1/36 of the products, 1/9 of the weights."""
     return 1 - {"macs": 9, "params": 2}[budget] / 16
 
 
 def _winograd(task: Task, budget: str, trained: nn.Module) -> nn.Module:
-    model, rate, rising = task.start(), _columns(budget), max(1, 3 * task.epochs // 4)
+    model, removed, rising = start(task), columns(budget), max(1, 3 * task.epochs // 4)
     lr_winograd.transform_(model, lr_winograd.LowRankWinograd(ignore=STEM))
-    task.learn(model, before_epoch=lambda model, epoch: lr_winograd.prune_(
-        model, lr_winograd.rate_at(min(epoch, rising), rising, rate)))
-    lr_winograd.prune_(model, rate)
+    learned(task, model, before_epoch=lambda model, epoch: lr_winograd.prune_(
+        model, lr_winograd.removed_at(min(epoch, rising), rising, removed)))
+    lr_winograd.prune_(model, removed)
     return lr_winograd.compact(model)
 
 
 @functools.cache
-def _projection() -> lrpet.LRPET:
+def projection() -> lrpet.LRPET:
     """In each layer the largest rank whose pair has at most a quarter of the weights."""
     found = {}
     for name, module in network().named_modules():
@@ -180,16 +164,17 @@ def _projection() -> lrpet.LRPET:
 
 
 def _lrpet(task: Task, budget: str, trained: nn.Module) -> nn.Module:
-    model = task.learn(task.start(), after_epoch=lambda model, epoch, history: lrpet.project_(model, _projection(), EXAMPLE))
-    return lrpet.compact(model, _projection())
+    model = learned(task, start(task),
+                    after_epoch=lambda model, epoch, history: lrpet.project_(model, projection(), EXAMPLE))
+    return lrpet.compact(model)
 
 
 def _cc(task: Task, budget: str, trained: nn.Module) -> nn.Module:
-    config = cc.CC(target=1 - budgets()[budget] / size(network())[budget], budget=budget)
-    small = cc.compress(trained, task.loader(False), config)
-    cc.reestimate_(small, task.loader(False))
+    config = cc.CC(removed=1 - budgets()[budget] / size(network())[budget], budget=budget)
+    small = cc.compress(trained, task.batches(False), config)
+    reestimate_(small, task.batches(False))
     epochs = task.epochs - task.epochs // 2
-    return task.learn(small, epochs, optimizer=lambda model: cc.clipped(model, 0.4 * task.lr, weight_decay=5e-4), share=0.4)
+    return learned(task, small, epochs, 0.4, optimizer=lambda model: clipped_sgd(model, 0.4 * task.lr, weight_decay=5e-4))
 
 
 @dataclass(frozen=True)
@@ -228,23 +213,25 @@ def arms() -> list[tuple[str, str]]:
 
 
 def compare(seed: int, *, train: int = 800, test: int = 800, epochs: int = 10, pixels: int = 128, turns: int = 7) -> list[dict]:
-    """All methods for one seed, one row each: test accuracy (a share), multiply-accumulates of an image, parameters, bytes,
-    seconds of training, and milliseconds for one larger image of ``pixels`` × ``pixels``, taken in turns. All on one thread.
+    """All methods for one seed, a row for each at each budget; a network that serves both budgets stands at both.
+
+    ``score`` is the test accuracy (a share), ``macs`` are those of an image, ``seconds`` those of the training, and ``time`` the
+    seconds for one larger image of ``pixels`` × ``pixels``, taken in turns. All on one thread.
     """
     task = Task(*photograph_patches(train, test, seed), epochs=epochs, seed=seed)
     rows, made = [], {}
     with single_thread():
-        trained, first = task.trained()
+        trained, first = half(task)
         for slug, budget in arms():
             method, begin = METHODS[slug], time.perf_counter()
             model = method.make(task, budget, copy.deepcopy(trained)).eval()
             seconds = time.perf_counter() - begin + first * method.halves
-            found = cost(model, EXAMPLE, timed=False)
+            spent = cost(model, EXAMPLE, timed=False)
             made[slug, budget] = model
-            rows.append({"seed": seed, "method": slug, "budget": budget, "accuracy": task.accuracy(model), "macs": found.macs,
-                         "params": found.parameters, "bytes": found.bytes, "seconds": seconds})
+            rows.append(row(seed, slug, task.accuracy(model), budget, macs=spent.macs, params=spent.parameters,
+                            bytes=spent.bytes, seconds=seconds))
         image = torch.rand(1, 3, pixels, pixels, generator=torch.Generator().manual_seed(seed))
         taken = take_turns({arm: functools.partial(model, image) for arm, model in made.items()}, repeats=turns, inner=3)
-    for row in rows:
-        row["ms"] = statistics.median(taken[row["method"], row["budget"]])
-    return rows
+    for one in rows:
+        one["time"] = statistics.median(taken[one["arm"], one["at"]])
+    return rows + [{**one, "at": "params"} for one in rows if METHODS[one["arm"]].both]

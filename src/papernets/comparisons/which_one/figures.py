@@ -14,24 +14,23 @@ from papernets.comparisons.which_one.experiment import METHODS, PAPERS
 #: What the reader chooses, and what the rows call it.
 BUDGETS = {"multiply-adds": "macs", "parameters": "params"}
 #: Of each quantity: its key, what a unit of the axis is in those of the rows, and the title of the axis.
-ACROSS = {"time": ("ms", 1, "time of one image (ms)"), "parameters": ("params", 1e3, "parameters (thousands)"),
+ACROSS = {"time": ("time", 1e-3, "time of one image (ms)"), "parameters": ("params", 1e3, "parameters (thousands)"),
           "multiply-adds": ("macs", 1e6, "multiply-adds of one image (millions)"),
           "training": ("seconds", 1, "seconds of training")}
 
 
 def chosen(rows: Sequence[dict], slug: str, budget: str) -> list[dict]:
     """The rows of a method at a budget, one a seed."""
-    budget = "macs" if METHODS[slug].both else budget
-    return [row for row in rows if (row["method"], row["budget"]) == (slug, budget)]
+    return [row for row in rows if (row["arm"], row["at"]) == (slug, budget)]
 
 
 def means(rows: Sequence[dict], slug: str, budget: str) -> dict[str, float]:
     """Means over the seeds of a method at a budget, and half of the 95 % interval of the accuracy in per cent."""
     each = chosen(rows, slug, budget)
-    found = {what: float(np.mean([row[what] for row in each])) for what in ("macs", "params", "bytes", "seconds", "ms")}
-    accuracies = 100 * np.array([row["accuracy"] for row in each])
+    averages = {what: float(np.mean([row[what] for row in each])) for what in ("macs", "params", "bytes", "seconds", "time")}
+    accuracies = 100 * np.array([row["score"] for row in each])
     spread = stats.t.ppf(0.975, len(each) - 1) * accuracies.std(ddof=1) / len(each) ** 0.5 if len(each) > 1 else 0.0
-    return found | {"accuracy": float(accuracies.mean()), "spread": float(spread)}
+    return averages | {"accuracy": float(accuracies.mean()), "spread": float(spread)}
 
 
 def _color(slug: str) -> str:
@@ -153,7 +152,7 @@ def table(rows: Sequence[dict], budget: str = "macs") -> str:
     for slug in sorted(found, key=lambda slug: -found[slug]["accuracy"]):
         one = found[slug]
         lines.append(f"| {METHODS[slug].name} | {one['accuracy']:.1f}±{one['spread']:.1f} | {one['macs'] / 1e6:.2f} | "
-                     f"{one['params'] / 1e3:.1f} | {one['ms']:.1f} | {one['seconds']:.0f} |")
+                     f"{one['params'] / 1e3:.1f} | {1e3 * one['time']:.1f} | {one['seconds']:.0f} |")
     return "\n".join(lines)
 
 
@@ -165,15 +164,15 @@ def advice(rows: Sequence[dict], claims: Sequence[dict]) -> str:
     for words, budget in BUDGETS.items():
         found = {slug: means(rows, slug, budget) for slug in METHODS}
         best = max(PAPERS, key=lambda slug: found[slug]["accuracy"])
-        quick = min((slug for slug in METHODS if slug != "dense"), key=lambda slug: found[slug]["ms"])
+        quick = min((slug for slug in METHODS if slug != "dense"), key=lambda slug: found[slug]["time"])
         shown = _better(_rows(claims, f"{budget}.accuracy"))
         beaten = ", ".join(shown) if shown else "none"
         parts.append(f"- **At equal {words}** the most accurate is {METHODS[best].name} with {found[best]['accuracy']:.1f} %, "
                      f"where the narrow network has {found['narrow']['accuracy']:.1f} % and the dense one "
                      f"{dense['accuracy']:.1f} %. The whole interval lies above the narrow network for: {beaten}. "
-                     f"The fastest is {METHODS[quick].name} with {found[quick]['ms']:.1f} ms; the dense network takes "
-                     f"{dense['ms']:.1f} ms.")
-    slow = [METHODS[slug].name for slug in PAPERS if means(rows, slug, "macs")["ms"] > dense["ms"]]
+                     f"The fastest is {METHODS[quick].name} with {1e3 * found[quick]['time']:.1f} ms; the dense network takes "
+                     f"{1e3 * dense['time']:.1f} ms.")
+    slow = [METHODS[slug].name for slug in PAPERS if means(rows, slug, "macs")["time"] > dense["time"]]
     if slow:
         parts.append(f"- **Fewer multiply-adds, and no time saved:** {', '.join(slow)}.")
     dear = max(PAPERS, key=lambda slug: means(rows, slug, "macs")["seconds"])
