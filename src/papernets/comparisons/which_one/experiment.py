@@ -212,10 +212,11 @@ def arms() -> list[tuple[str, str]]:
     return [(slug, budget) for slug, method in METHODS.items() for budget in BUDGETS if budget == "macs" or not method.both]
 
 
-def compare(seed: int, *, train: int = 800, test: int = 800, epochs: int = 10, pixels: int = 128, turns: int = 7) -> list[dict]:
+def compare(seed: int, *, train: int = 800, test: int = 800, epochs: int = 10, pixels: int = 128,
+            turns: int = 7) -> list[dict]:
     """All methods for one seed, a row for each at each budget; a network that serves both budgets stands at both.
 
-    ``score`` is the test accuracy (a share), ``macs`` are those of an image, ``seconds`` those of the training, and ``time`` the
+    ``score`` is the test accuracy (a share), ``macs`` are those of an image, ``seconds`` those of the training, ``time`` the
     seconds for one larger image of ``pixels`` × ``pixels``, taken in turns. All on one thread.
     """
     task = Task(*photograph_patches(train, test, seed), epochs=epochs, seed=seed)
