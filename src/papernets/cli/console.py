@@ -1,11 +1,34 @@
-"""What the commands share: a console for what was asked, one for all else, and the option ``--json``."""
+"""What the commands share: where they write, how a failure ends, and options that several have."""
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+#: For what was asked, and for all else.
 out, err = Console(width=None if sys.stdout.isatty() else 160), Console(stderr=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def say(text: str, to: Console = out) -> None:
+    """One line as it is: not coloured, not broken, brackets left alone."""
+    to.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def complain(error: object) -> None:
+    """One line on stderr, by which one sees who speaks."""
+    say(f"papernets: {error}", err)
+
+
+@contextlib.contextmanager
+def failing(*kinds: type[Exception]) -> Iterator[None]:
+    """A failure of these kinds ends with one line and status 1."""
+    try:
+        yield
+    except kinds as error:
+        complain(error)
+        raise typer.Exit(1) from None
