@@ -1,10 +1,13 @@
 """The command line, called as a user calls it."""
 
+import shutil
 import sys
 
 import pytest
 
 from papernets import cli
+from papernets.cards import card
+from papernets.tools import paths
 
 
 @pytest.fixture
@@ -32,3 +35,16 @@ def refused(run, tmp_path, monkeypatch):
         assert list(tmp_path.iterdir()) == []  # nothing was begun
 
     return call
+
+
+@pytest.fixture
+def checkout(tmp_path_factory, monkeypatch):
+    """The folder of a small checkout with two papers, 01 and 02, which a test may break; the commands see this one."""
+    root, home = paths.root(), tmp_path_factory.mktemp("checkout")
+    for paper in (card("lapp"), card("dcff")):
+        shutil.copytree(paper.folder, home / "src/papernets/papers" / paper.module)
+        (home / "notebooks").mkdir(exist_ok=True)
+        shutil.copy(root / "notebooks" / f"{paper.chapter}.ipynb", home / "notebooks")
+    shutil.copy(root / "README.md", home)
+    monkeypatch.setenv("PAPERNETS_ROOT", str(home))
+    return home

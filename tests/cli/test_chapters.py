@@ -3,11 +3,12 @@
 import json
 import re
 
+import pytest
 from cli_checks import wrong_input
 
 from papernets.cards import card, cards
 from papernets.cards.present import counted
-from papernets.press import Run
+from papernets.press import Run, RunError
 from papernets.tools import paths
 
 
@@ -70,6 +71,7 @@ def test_the_table_in_the_readme_is_current(run):
 def test_an_outdated_table_is_seen(run, tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "README.md").write_text("# Mine\n<!-- papers:begin -->\nold\n<!-- papers:end -->\nEnd\n")
+    monkeypatch.delenv("PAPERNETS_ROOT", raising=False)  # the papers are those of the package
     monkeypatch.setattr(paths, "root", lambda: tmp_path)
     assert run("readme", "--check")[0] == 1
     assert "old" in (tmp_path / "README.md").read_text()
@@ -77,3 +79,65 @@ def test_an_outdated_table_is_seen(run, tmp_path, monkeypatch):
     text = (tmp_path / "README.md").read_text()
     assert text.startswith("# Mine\n") and text.endswith("\nEnd\n") and text.count("\n| ") == 1 + 41
     assert run("readme", "--check")[0] == 0
+
+
+# --- what may be wrong with the papers of a checkout -----------------------------------------------------------------
+
+COMMANDS = [("list",), ("list", "--json"), ("validate",), ("validate", "--chapter", "lapp"), ("site",), ("site", "lapp"),
+            ("readme",), ("readme", "--check"), ("notebook", "lapp"), ("train", "2", "--config", "vgg16-cifar10")]
+
+
+def replace(card, old, new):
+    text = card.read_text(encoding="utf-8")
+    assert old in text
+    card.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+FAULTS = {
+    "a kind that is unknown": (lambda papers: replace(papers / "dcff" / "card.toml", 'kind = "exact"', 'kind = "exakt"'),
+                               "kind is 'exakt'; choose from exact, miniature, full"),
+    "a folder without a card": (lambda papers: (papers / "new").mkdir(),
+                                "new/card.toml is missing: every folder among the papers holds a card; write one, or remove"),
+    "two papers of one number": (lambda papers: replace(papers / "dcff" / "card.toml", "number = 2", "number = 1"),
+                                 "dcff/card.toml and lapp/card.toml both have number 1; give one of them a number of its own"),
+}
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_wrong_paper_is_one_line_and_nothing_is_changed(checkout, refused, fault, words):
+    plant, says = FAULTS[fault]
+    plant(checkout / "src/papernets/papers")
+    before = files(checkout)
+    refused(*words, says=says)
+    assert files(checkout) == before
+
+
+@pytest.mark.parametrize("words", [("validate", "--chapter", "dcfg"), ("site", "lapp dcfg"), ("notebook", "lapp", "dcfg"),
+                                   ("train", "dcfg", "--config", "vgg16-cifar10")], ids=" ".join)
+def test_a_chapter_that_is_unknown_is_one_line_and_nothing_is_changed(checkout, refused, words):
+    before = files(checkout)
+    refused(*words, says="no chapter 'dcfg'; the nearest is 'dcff' (see: papernets list)")
+    assert files(checkout) == before
+
+
+def files(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} | {"all": sorted(folder.rglob("*"))}
+
+
+def test_the_small_checkout_is_whole_before_it_is_broken(checkout, run):
+    status, out, err = run("list")
+    assert status == 0 and err == "" and len(out.strip().splitlines()) == 3
+
+
+def test_a_site_with_a_chapter_that_failed_ends_with_status_1(checkout, run, monkeypatch):
+    def runs(chosen, profile, *, report, **options):
+        failed = [RunError(f"{chapter}: cell 3 raised [one] error") for chapter in chosen]
+        for one in failed:
+            report(one)
+        return failed
+
+    monkeypatch.setattr("papernets.press.run_chapters", runs)
+    status, out, err = run("site", "lapp")
+    assert status == 1 and "Open" not in out and err.splitlines() == [
+        "[1/1] failed  01-lapp: cell 3 raised [one] error", "papernets: 1 of 1 chapters failed; the site was not built"]

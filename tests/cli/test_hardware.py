@@ -23,6 +23,7 @@ NAMES = ("luts", "flip_flops", "lut_ram_bits", "block_rams", "multipliers")
     (("rtl", "subbit", "--adders", "two"), "--adders': Input should be a valid integer"),
     (("rtl", "xnor", "--engine", "verilator"), "engine is 'verilator'; choose from amaranth, compiled, fastest"),
     (("rtl", "xnor", "--place", "--speed", "5"), "speed is 5; the nearest grade is 6 of 6, 7, 8"),
+    (("rtl", "xnor", "--out=~no-such-user/core"), "~no-such-user/core: there is no such home folder; write the path out"),
     (("rtl", "xnor", "--out", str(paths.root() / "book")), "book is there and holds other things; give a new folder, such as"),
 )
 def test_wrong_input_is_one_line_and_status_2(refused, words, says):
@@ -57,6 +58,16 @@ def test_a_core_as_json_as_a_table_and_as_files(run, tmp_path, monkeypatch):
     assert lines[-1].startswith("All cycles are those of the law, all results those of the golden model")
     status, out, _ = run("rtl", "xnor", "--rows", "6", "--columns", "4", "--table")
     assert status == 0 and [line.split(",")[0] for line in out.splitlines()[1:5]] == [f"xnor lanes {n}" for n in (4, 8, 16, 32)]
+
+
+def test_files_may_go_to_the_home_folder(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(rtl, "missing", lambda: "")
+    monkeypatch.setattr(rtl, "resources", lambda core: dict(zip(NAMES, (300, 200, 0, 4, 1))))
+    monkeypatch.setattr(rtl, "verilog", lambda core: "module top;")
+    status, out, _ = run("rtl", "xnor", *TINY, "--out=~/core")
+    assert status == 0 and out.splitlines()[-1].startswith(f"{tmp_path / 'core'} is written: core.v, check.v")
+    assert (tmp_path / "core" / "core.v").read_text() == "module top;"
 
 
 def test_a_wrong_law_or_result_ends_with_status_1_and_nothing_is_written(run, tmp_path, monkeypatch):

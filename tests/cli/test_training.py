@@ -1,6 +1,7 @@
 """The commands train and data."""
 
 import json
+from types import SimpleNamespace
 
 from cli_checks import wrong_input
 
@@ -26,3 +27,19 @@ def test_wrong_input_is_one_line_and_status_2(refused, words, says):
 def test_data_list(run):
     status, out, _ = run("data", "list", "--json")
     assert status == 0 and [row["name"] for row in json.loads(out)] == list(SOURCES)
+
+
+def test_a_recipe_is_run_and_told_epoch_by_epoch(run, tmp_path, monkeypatch):
+    def runs(recipe, folder, *, data, epochs, report, **options):
+        assert (folder, data, epochs) == (tmp_path / "runs", tmp_path / "cifar.tar.gz", 2)
+        history = SimpleNamespace(loss=[2.0], accuracy=[0.25])
+        report(0, 2, history)
+        return history
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("papernets.training.run_recipe", runs)
+    status, out, err = run("train", "dcff", "--config", "vgg16-cifar10", "--accelerator", "cpu", "--devices", "1",
+                           "--epochs", "2", "--folder=~/runs", "--data=~/cifar.tar.gz")
+    assert status == 0 and err == "" and out.splitlines() == [
+        "epoch 1/2  loss 2.0000  accuracy 25.00 %  best 25.00 %",
+        f"best accuracy 25.00 %; the network is {tmp_path / 'runs' / 'best.pt'}"]

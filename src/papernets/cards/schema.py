@@ -16,6 +16,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from papernets.tools import paths
+
 FAMILIES = {
     "pruning": "Pruning and sparsity",
     "low-rank": "Low rank",
@@ -34,8 +36,10 @@ Stated = Literal["abstract", "text", "table", "figure", "readme", "code", "log",
 
 def cards_folder() -> Path:
     """Where the papers lie, a folder each: in the checkout named by ``PAPERNETS_ROOT``, or in the installed package."""
-    root = os.environ.get("PAPERNETS_ROOT")
-    return Path(root) / "src" / "papernets" / "papers" if root else Path(__file__).resolve().parents[1] / "papers"
+    if not os.environ.get("PAPERNETS_ROOT"):
+        return Path(__file__).resolve().parents[1] / "papers"
+    home = "src/papernets/papers"
+    return paths.root(home) / home
 
 
 def comparisons_folder() -> Path:

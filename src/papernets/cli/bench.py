@@ -15,11 +15,14 @@ def bench(what: Annotated[str | None, typer.Argument(help="What to measure; left
           json_: Json = False) -> None:
     """Measure the kernels or the cores. A full run is written to book/results/kernels.json or hdl.json."""
     from papernets.bench import BENCHMARKS, BenchError
+    from papernets.tools import paths
     if what is None:
         _list(BENCHMARKS, json_)
         return
     if what not in BENCHMARKS:
         raise ValueError(f"nothing to measure is called {what!r}; choose from {', '.join(BENCHMARKS)}")
+    if not (quick or only):
+        paths.results()  # where a full run is written; a wrong checkout is told before the minutes that it takes
     with failing(BenchError):
         if what == "hdl":
             _hdl(quick, only, json_)

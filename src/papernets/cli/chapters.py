@@ -35,7 +35,8 @@ def _chosen(chapters: list[str], family: str | None = None) -> list[str]:
     from papernets.tools import paths
     if family is not None and family not in FAMILIES:
         raise ValueError(f"no family {family!r}; choose from {', '.join(FAMILIES)}")
-    found = [card(name) for part in chapters for name in part.split()] if chapters else [*cards(), *comparisons()]
+    every = [*cards(), *comparisons()]  # all of them, since one that is wrong would stop the book when the runs are done
+    found = [card(name) for part in chapters for name in part.split()] if chapters else every
     if family is not None:
         found = [one for one in found if one.family == family]
     ready = [one.chapter for one in found if paths.notebook(one.chapter).exists()]
@@ -132,9 +133,10 @@ def lab(port: Annotated[int, typer.Option(min=0, help="0 takes any free one.")] 
         browser: Annotated[bool, typer.Option(help="Open a browser.")] = True) -> None:
     """Open the chapters in JupyterLab."""
     from papernets.tools import paths
+    notebooks = paths.root() / "notebooks"
     if importlib.util.find_spec("jupyterlab") is None:
         raise ValueError("JupyterLab is not installed; run: make lab")
-    command = [sys.executable, "-m", "jupyterlab", f"--port={port}", f"--notebook-dir={paths.root() / 'notebooks'}"]
+    command = [sys.executable, "-m", "jupyterlab", f"--port={port}", f"--notebook-dir={notebooks}"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:  # as in a container; Jupyter refuses root without being told
         command.append("--allow-root")
     raise typer.Exit(subprocess.run(command + ([] if browser else ["--no-browser"])).returncode)

@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +11,14 @@ from rich.console import Console
 
 #: For what was asked, and for all else.
 out, err = Console(width=None if sys.stdout.isatty() else 160), Console(stderr=True)
+
+def at_home(path: Path | None) -> Path | None:
+    """``~`` begins a path in the user's home also where the shell leaves it, as in ``--out=~/core``."""
+    try:
+        return path and path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"{path}: there is no such home folder; write the path out") from None
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

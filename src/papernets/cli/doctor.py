@@ -23,11 +23,10 @@ def _checks() -> list[tuple[str, bool, str, str]]:
     """Of each check its name, whether it is passed, what was found, and how to get what is missing."""
     from papernets.cards.provenance import machine
     from papernets.data import cache_folder
-    from papernets.tools import paths
     from papernets.tools.browser import find_browser
     return [
         ("Python 3.11 or newer", sys.version_info >= (3, 11), sys.version.split()[0], "install Python 3.11"),
-        ("checkout", True, str(paths.root()), ""),
+        _checkout(),
         ("machine", True, machine(), ""),
         ("Jupyter Book 1 (make book)", _has("jupyter_book"), "", "make book"),
         ("MathJax files (make book)", _has("sphinx-mathjax-offline"), "", "make book"),
@@ -39,6 +38,14 @@ def _checks() -> list[tuple[str, bool, str, str]]:
          "apt-get install g++; without it the slower engine serves"),
         ("data folder", True, str(cache_folder()), ""),
     ]
+
+
+def _checkout() -> tuple[str, bool, str, str]:
+    from papernets.tools import paths
+    try:
+        return "checkout", True, str(paths.root()), ""
+    except ValueError as error:
+        return "checkout", False, "", str(error)
 
 
 def _has(module: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from papernets.cli.console import Json, complain, err, failing, out, say
+from papernets.cli.console import Json, at_home, complain, err, failing, out, say
 
 
 def rtl(core: Annotated[str | None, typer.Argument(help="Name of a core; left out, the list of them.")] = None,
@@ -27,7 +27,8 @@ def rtl(core: Annotated[str | None, typer.Argument(help="Name of a core; left ou
         columns: Annotated[int | None, typer.Option(help="xnor: words of columns, of each lane.")] = None,
         accumulator: Annotated[int | None, typer.Option(help="sspnna, subbit, plain-binary: bits of a sum.")] = None,
         table: Annotated[bool, typer.Option("--table", help="A row for each of several sizes of the core.")] = False,
-        out_: Annotated[Path | None, typer.Option("--out", help="Write Verilog and test vectors to this new folder.")] = None,
+        out_: Annotated[Path | None, typer.Option("--out", callback=at_home,
+                                                  help="Write Verilog and test vectors to this new folder.")] = None,
         engine: Annotated[str, typer.Option(help="amaranth (needs nothing), compiled, or fastest.")] = "amaranth",
         seed: Annotated[int, typer.Option(min=0, help="Of the numbers in the test vectors.")] = 0,
         place: Annotated[bool, typer.Option("--place", help="Place and route, and tell the clock; up to minutes.")] = False,

@@ -9,13 +9,14 @@ from typing import Annotated
 
 import typer
 
-from papernets.cli.console import Json, say
+from papernets.cli.console import Json, at_home, say
 
 
 def train(slug: Annotated[str, typer.Argument(help="Paper, by number or slug.")],
           config: Annotated[str | None, typer.Option(help="Recipe, such as vgg16-cifar10.")] = None,
-          folder: Annotated[Path | None, typer.Option(help="Checkpoint, log and best network go here.")] = None,
-          data: Annotated[Path | None, typer.Option(help="Archive or folder of the data set.")] = None,
+          folder: Annotated[Path | None, typer.Option(callback=at_home, help="Checkpoint, log and best network go here.")]
+          = None,
+          data: Annotated[Path | None, typer.Option(callback=at_home, help="Archive or folder of the data set.")] = None,
           epochs: Annotated[int | None, typer.Option(min=1, help="Stop earlier than the recipe.")] = None,
           seed: Annotated[int, typer.Option(min=0)] = 0,
           accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu …")] = "auto",

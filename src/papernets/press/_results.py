@@ -46,7 +46,7 @@ def read_results(path: Path) -> dict:
 def status(card: Card | Comparison) -> Status:
     if not card.written:
         return Status(card, "planned", (), {})
-    if not paths.notebook(card.chapter).exists():
+    if paths.installed() or not paths.notebook(card.chapter).exists():  # notebooks are in checkouts alone
         return Status(card, "method", (), {})
     file = paths.results() / f"{card.chapter}.json"
     if not file.exists():

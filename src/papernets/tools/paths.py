@@ -3,14 +3,23 @@
 import os
 from pathlib import Path
 
+_ABOVE = Path(__file__).resolve().parents[3]
 
-def root() -> Path:
-    """The checkout: ``PAPERNETS_ROOT``, or the folder above the installed source."""
-    folder = Path(os.environ.get("PAPERNETS_ROOT") or Path(__file__).resolve().parents[3])
-    if not (folder / "notebooks").is_dir():
-        raise ValueError(f"{folder} is not a checkout of Paper Nets (it has no notebooks folder); "
-                         "clone the repository and install it with: make book")
+
+def root(holds: str = "notebooks") -> Path:
+    """The checkout: ``PAPERNETS_ROOT``, or the folder above the installed source; ``ValueError`` if it has no such folder."""
+    given = os.environ.get("PAPERNETS_ROOT")
+    folder = Path(given or _ABOVE)
+    if not (folder / holds).is_dir():
+        name = f"PAPERNETS_ROOT is {folder}, which" if given else str(folder)
+        choice = "name the folder of one, or unset it" if given else "clone the repository and install it with: make book"
+        raise ValueError(f"{name} is not a checkout of Paper Nets (it has no folder {holds}); {choice}")
     return folder
+
+
+def installed() -> bool:
+    """Whether the package lies outside of any checkout: none is named, and none is around the source."""
+    return not os.environ.get("PAPERNETS_ROOT") and not (_ABOVE / "notebooks").is_dir()
 
 
 def build() -> Path:
