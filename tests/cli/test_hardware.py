@@ -62,6 +62,7 @@ def test_a_core_as_json_as_a_table_and_as_files(run, tmp_path, monkeypatch):
 
 def test_files_may_go_to_the_home_folder(run, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(rtl, "missing", lambda: "")
     monkeypatch.setattr(rtl, "resources", lambda core: dict(zip(NAMES, (300, 200, 0, 4, 1))))
     monkeypatch.setattr(rtl, "verilog", lambda core: "module top;")

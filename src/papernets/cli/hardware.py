@@ -38,44 +38,44 @@ def rtl(core: Annotated[str | None, typer.Argument(help="Name of a core; left ou
         place_seed: Annotated[int, typer.Option(help="Seed of placing.")] = 1,
         json_: Json = False) -> None:
     """An accelerator core: its cycles against its law, its results against the golden model, what it takes on an FPGA."""
-    from papernets_kernels.hdl import report
     if core is None or list_:
-        _list(report.KINDS, json_)
+        _list(json_)
         return
-    sizes = {"lanes": lanes, "channels": channels, "pages": pages, "planes": planes, "rows": rows, "tau": tau, "adders": adders,
-             "inputs": inputs, "outputs": outputs, "pairs": pairs, "windows": windows, "kernels": kernels, "columns": columns,
-             "accumulator": accumulator}
-    given = {name: value for name, value in sizes.items() if value is not None}
-    circuit = report.make(core, **given)
-    chosen = report.sweep(core, **given) if table else [(core, given)]
+    circuit, chosen = _choose(core, {
+        "lanes": lanes, "channels": channels, "pages": pages, "planes": planes, "rows": rows, "tau": tau, "adders": adders,
+        "inputs": inputs, "outputs": outputs, "pairs": pairs, "windows": windows, "kernels": kernels, "columns": columns,
+        "accumulator": accumulator}, table)
     engine = _engine(engine)
     _check_yosys(out_)
     clock = _clock(device, speed, target, place_seed) if place else None
     with failing(RuntimeError):  # Yosys, the compiler or nextpnr
         found, faults = _measure(chosen, engine, seed, clock)
         written = None if out_ is None or faults else _write(core, circuit, out_, engine, seed)
-    if json_:
-        print(json.dumps({"rows": found, "written": written and str(written)}))
-    else:
-        _show(found, clock)
-        if written:
-            say(f"{written} is written: {', '.join(report.FILES)}")
+    _print(found, written, clock, json_)
     for fault in faults:
         complain(fault)
     if faults:
         raise typer.Exit(1)
 
 
-def _list(kinds: dict, json_: bool) -> None:
+def _list(json_: bool) -> None:
+    from papernets_kernels.hdl.report import KINDS
     if json_:
-        print(json.dumps([{"name": name, "about": kind.about, "options": kind.options} for name, kind in kinds.items()]))
+        print(json.dumps([{"name": name, "about": kind.about, "options": kind.options} for name, kind in KINDS.items()]))
         return
-    for name, kind in kinds.items():
+    for name, kind in KINDS.items():
         options = " ".join(f"--{option} {value}" for option, value in kind.options.items())
         say(f"{name:<13} {kind.about}\n{'':<13} {options}")
 
 
 # ---- before anything is run ------------------------------------------------------------------------------------------
+
+
+def _choose(core: str, sizes: dict[str, int | None], table: bool) -> tuple[object, list[tuple[str, dict[str, int]]]]:
+    """The core with those ``sizes`` that were given, and name and options of all that are to be run: it alone, or a table."""
+    from papernets_kernels.hdl import report
+    given = {name: value for name, value in sizes.items() if value is not None}
+    return report.make(core, **given), report.sweep(core, **given) if table else [(core, given)]
 
 
 def _engine(engine: str) -> str:
@@ -104,7 +104,7 @@ def _check_yosys(folder: Path | None) -> None:
 
 
 def _clock(device: str, speed: int, target: int, seed: int) -> dict:
-    """How to place a core: the arguments of ``place.place``, which can take them, and can run."""
+    """The arguments of ``place.place``. ``ValueError`` if it cannot take them, or if nextpnr is missing."""
     from papernets_kernels.hdl import place
     clock = {"device": device, "speed": speed, "target": target, "seed": seed}
     place.check(**clock)
@@ -128,6 +128,16 @@ def _write(core: str, circuit, folder: Path, engine: str, seed: int) -> Path:
     from papernets_kernels.hdl import report
     with err.status(f"writing {folder}"):
         return report.export(core, circuit, folder, engine, seed)
+
+
+def _print(found: list[dict], written: Path | None, clock: dict | None, json_: bool) -> None:
+    from papernets_kernels.hdl import report
+    if json_:
+        print(json.dumps({"rows": found, "written": written and str(written)}))
+        return
+    _show(found, clock)
+    if written:
+        say(f"{written} is written: {', '.join(report.FILES)}")
 
 
 def _show(found: list[dict], clock: dict | None) -> None:
