@@ -20,7 +20,7 @@ def test_wrong_input_is_one_line_and_status_2(refused, words, says):
 
 def test_what_can_be_measured(run):
     status, out, _ = run("bench", "--json")
-    assert status == 0 and [row["name"] for row in json.loads(out)] == ["kernels", "hdl"]
+    assert status == 0 and [row["name"] for row in json.loads(out)] == ["kernels", "hdl", "imports"]
     status, out, _ = run("bench")
     assert status == 0 and out.startswith("kernels  ")
 
@@ -90,3 +90,15 @@ def test_a_measurement_of_the_cores_with_a_fault_is_not_written(run, monkeypatch
     assert status == 1 and out == "" and err.splitlines() == [
         "failed  xnor lanes 2: the run of a took 3 cycles, its law says 2",
         "papernets: not all results and cycles are as they must be; nothing was written"]
+
+
+def test_imports_are_measured_beside_torch_and_one_that_is_slow_is_told(run, monkeypatch):
+    from papernets import bench
+    monkeypatch.setattr(bench, "bench_imports", lambda modules: (
+        {"module": module, "torch": 1.5, "more": 0.6 if module.endswith("lapp") else 0.1, "goal": 0.5} for module in modules))
+    status, out, _ = run("bench", "imports")
+    first, second, *_ = out.splitlines()
+    assert status == 0 and first.startswith("papernets.papers.lapp ")
+    assert first.endswith("more, more than the 0.5 s of the goal")
+    assert second.endswith("torch 1.50 s, and 0.10 s more")
+    assert json.loads(run("bench", "imports", "--json")[1])[0]["more"] == 0.6

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from cli_checks import wrong_input
@@ -10,6 +11,8 @@ from papernets.cards import card, cards
 from papernets.cards.present import counted
 from papernets.press import Run, RunError
 from papernets.tools import paths
+
+ROOT = Path(__file__).parents[2]
 
 
 @wrong_input(
@@ -141,3 +144,24 @@ def test_a_site_with_a_chapter_that_failed_ends_with_status_1(checkout, run, mon
     status, out, err = run("site", "lapp")
     assert status == 1 and "Open" not in out and err.splitlines() == [
         "[1/1] failed  01-lapp: cell 3 raised [one] error", "papernets: 1 of 1 chapters failed; the site was not built"]
+
+
+def test_a_chapter_is_begun_and_what_is_next_is_told(run, checkout):
+    from papernets.cards import card
+    for name in ("book/_toc.yml",):
+        (checkout / name).parent.mkdir(exist_ok=True)
+        (checkout / name).write_text("parts:\n  - chapters:\n      - file: book/families/quantization\n")
+    folder = checkout / "src/papernets/papers/lts"
+    folder.mkdir()
+    (folder / "card.toml").write_text((ROOT / "src/papernets/papers/lts/card.toml").read_text())
+    status, out, _ = run("new", "09")
+    assert status == 0 and "src/papernets/papers/lts/method.py" in out and "notebooks/09-lts.ipynb" in out
+    assert out.splitlines()[-1].endswith("pytest tests/papers/lts") and card("lts").written
+    status, _, err = run("new", "lts")
+    assert status == 2 and "exists; a chapter is begun once" in err
+
+
+@pytest.mark.parametrize(("name", "says"), [("nonsense", "no chapter 'nonsense'"), ("which-one", "which-one is a comparison")])
+def test_only_a_paper_can_be_begun(run, name, says):
+    status, _, err = run("new", name)
+    assert status == 2 and says in err

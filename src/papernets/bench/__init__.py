@@ -12,5 +12,5 @@ BENCHMARKS = {"kernels": "the CPU kernels against torch, numpy, scipy, faiss and
               "hdl": "the two engines that simulate a core, and what each core takes",
               "imports": "what importing a method costs beside torch alone"}
 
-__all__ = ["BENCHMARKS", "BenchError", "bench_hdl", "bench_imports", "bench_kernels", "errors", "faults", "hardware_part", "hdl_file", "import_row",
-           "kernels_file", "kernels_part", "save", "save_hdl", "text"]
+__all__ = ["BENCHMARKS", "BenchError", "bench_hdl", "bench_imports", "bench_kernels", "errors", "faults", "hardware_part",
+           "hdl_file", "import_row", "kernels_file", "kernels_part", "save", "save_hdl", "text"]

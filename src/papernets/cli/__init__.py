@@ -22,8 +22,8 @@ def _group(help: str, commands: dict, **options) -> typer.Typer:
 app = _group(
     "Paper Nets: 41 papers on efficient deep learning, each a chapter one can run.",
     {"list": chapters.list_, "validate": chapters.validate, "site": chapters.site, "lab": chapters.lab, "bench": bench.bench,
-     "rtl": hardware.rtl, "train": training.train, "readme": chapters.readme, "notebook": chapters.notebook,
-     "doctor": doctor.doctor},
+     "rtl": hardware.rtl, "train": training.train, "new": chapters.new, "readme": chapters.readme,
+     "notebook": chapters.notebook, "doctor": doctor.doctor},
     context_settings={"help_option_names": ["-h", "--help"]}, add_completion=False,
     rich_markup_mode=None, pretty_exceptions_enable=False)
 app.add_typer(_group("Real data sets.", {"fetch": training.fetch, "list": training.list_}), name="data")

@@ -13,7 +13,7 @@ def bench(what: Annotated[str | None, typer.Argument(help="What to measure; left
           quick: Annotated[bool, typer.Option("--quick", help="Small layers, few repeats; nothing is written.")] = False,
           only: Annotated[str, typer.Option(help="Only cases with this text in their names; nothing is written.")] = "",
           json_: Json = False) -> None:
-    """Measure the kernels or the cores. A full run is written to book/results/kernels.json or hdl.json."""
+    """Measure the kernels, the cores or imports. A full run of the first two is written to book/results."""
     from papernets.bench import BENCHMARKS, BenchError
     from papernets.tools import paths
     if what is None:
@@ -21,6 +21,9 @@ def bench(what: Annotated[str | None, typer.Argument(help="What to measure; left
         return
     if what not in BENCHMARKS:
         raise ValueError(f"nothing to measure is called {what!r}; choose from {', '.join(BENCHMARKS)}")
+    if what == "imports":
+        _imports(json_)
+        return
     if not (quick or only):
         paths.results()  # where a full run is written; a wrong checkout is told before the minutes that it takes
     with failing(BenchError):
@@ -75,6 +78,18 @@ def _hdl(quick: bool, only: str, json_: bool) -> None:
             raise BenchError("not all results and cycles are as they must be; nothing was written")
         if not quick:
             _say_written(save_hdl(result), json_)
+
+
+def _imports(json_: bool) -> None:
+    from papernets.bench import bench_imports, import_row
+    from papernets.cards import cards
+    rows = []
+    for row in bench_imports([f"papernets.papers.{one.module}" for one in cards() if one.written]):
+        rows.append(row)
+        if not json_:
+            import_row(row, say)
+    if json_:
+        print(json.dumps(rows))
 
 
 def _say_written(path: Path, json_: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from papernets.cli.console import Json, err, out
+from papernets.cli.console import Json, err, out, say
 
 
 def list_(json_: Json = False) -> None:
@@ -163,6 +163,20 @@ def readme(check: Annotated[bool, typer.Option("--check", help="Only say whether
     else:
         write_text(path, new)
         out.print("README.md written")
+
+
+def new(paper: Annotated[str, typer.Argument(help="Number or slug of a planned paper.")]) -> None:
+    """Begin a chapter: its folder, its tests, its notebook and its line in the table of contents."""
+    from papernets.cards import card, cards
+    from papernets.press import new_chapter
+    from papernets.tools import paths
+    cards()  # all of them, since one that is wrong would stop the chapter at its first run
+    one = card(paper)
+    if not hasattr(one, "number"):
+        raise ValueError(f"{one.slug} is a comparison; a chapter is begun for one of the 41 papers")
+    for path in new_chapter(one):
+        say(str(path.relative_to(paths.root())))
+    say(f"Write the method, and see what is still red: pytest tests/papers/{one.module}")
 
 
 def notebook(chapters: Annotated[list[str], typer.Argument(help="Numbers or slugs.")]) -> None:

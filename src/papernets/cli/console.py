@@ -12,6 +12,7 @@ from rich.console import Console
 #: For what was asked, and for all else.
 out, err = Console(width=None if sys.stdout.isatty() else 160), Console(stderr=True)
 
+
 def at_home(path: Path | None) -> Path | None:
     """``~`` begins a path in the user's home also where the shell leaves it, as in ``--out=~/core``."""
     try:
