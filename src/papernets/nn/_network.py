@@ -23,6 +23,12 @@ class Network:
         """One input of zeros, (1, …)."""
         return torch.zeros(1, *self.shape)
 
+    @property
+    def outline(self) -> nn.Module:
+        """The network on the meta device: its layers and their shapes, in no time, and no weights."""
+        with torch.device("meta"):
+            return self.build()
+
 
 class Networks(dict[str, Network]):
     """Networks by name. An unknown name is a ``ValueError`` that lists the names."""
