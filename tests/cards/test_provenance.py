@@ -63,14 +63,14 @@ def test_recipes_figures_and_what_decides_no_verdict_cost_nothing(copy, file, ol
 @pytest.mark.parametrize(("file", "old", "new"), [
     ("method.py", "stable=True", "stable=False"), ("method.py", "alive & ", "alive | "),
     ("experiment.py", "lr: float = 0.05", "lr: float = 0.06"), ("layers.py", "N: int = 2", "N: int = 1"),
-    ("networks.py", "hidden: int = 64", "hidden: int = 65"),
-    ("claims.py", '("lbc", peer)', '(peer, "lbc")'),  # ours and baseline
-    ("claims.py", "supports(N, M).shape[0] / M", "supports(N, M).shape[0] / N"), ("claims.py", "config.t_i,", "config.t_f,"),
-    ("layers.py", "from torch.nn import functional as F", "from torch.nn import init as F"),
-    ("card.toml", "accept = { above = 0.0 }", "accept = { above = -1.0 }"), ("card.toml", "paper = 6", "paper = 7"),
+    ("networks.py", "t_f=200", "t_f=201"),
+    ("claims.py", '"lbc", peer', 'peer, "lbc"'),  # ours and baseline
+    ("claims.py", "len(supports(N, M)) / M", "len(supports(N, M)) / N"), ("claims.py", "config.t_i,", "config.t_f,"),
+    ("layers.py", "import n_of_m as kernel", "import one_by_n as kernel"),
+    ("card.toml", "accept = { above = 0.0 }", "accept = { above = -1.0 }"), ("card.toml", "paper = 1.5", "paper = 1.6"),
     ("card.toml", 'baseline = "', 'baseline = "not '),
     (NOTEBOOK, "evidence=12", "evidence=10"), (NOTEBOOK, "epochs=40", "epochs=50"),
-    (NOTEBOOK, "ours=ours, baseline=baseline", "ours=baseline, baseline=ours")])
+    (NOTEBOOK, "claims.records(rows)", "claims.records(rows[::-1])")])
 def test_a_changed_method_rule_experiment_or_side_makes_evidence_stale(copy, file, old, new):
     path = copy / (file if "/" in file else f"{FOLDER}/{file}")
     if old not in path.read_text(encoding="utf-8"):

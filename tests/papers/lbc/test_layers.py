@@ -6,21 +6,18 @@ from itertools import pairwise
 
 import pytest
 import torch
-from papers.lbc.samples import HEAD
+from papers.lbc.sample import HEAD, finished
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from papernets.data import digits
-from papernets.measure import macs, parameters, report
-from papernets.nn import ConvNet, DeiT, ResNetCIFAR
+from papernets.measure import macs, parameters
+from papernets.nn import ResNetCIFAR, SmallMLP
 from papernets.papers.lbc import (
     LBC,
-    PackedConv2d,
-    PackedLinear,
     SparseConv2d,
     SparseLinear,
     compact,
-    dense,
     density,
     left,
     refresh_,
@@ -33,20 +30,9 @@ from papernets.papers.lbc import (
     union,
     violations,
 )
-from papernets.papers.lbc.networks import SmallMLP
-from papernets.training import cosine, fit, loader, seed_everything
+from papernets.training import Task, single_thread
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def finished(model, config):
-    """Every score at random, and every removal done."""
-    sparsify_(model, config)
-    for module in model.modules():
-        if hasattr(module, "scores"):
-            nn.init.normal_(module.scores)
-    refresh_(model, config.t_f)
-    return model.eval()
 
 
 def test_the_size_of_a_score_scales_nothing():
@@ -184,7 +170,7 @@ def test_the_rules_to_compare_with():
         refresh_(model, 3)
         assert violations(model) == 0 and parameters(model) == parameters(base)
         out = model(x)
-        torch.testing.assert_close(out, F.linear(x, base.weight * model[0].mask, base.bias))
+        torch.testing.assert_close(out, functional.linear(x, base.weight * model[0].mask, base.bias))
         out.sum().backward()
         seen[rule] = model[0]
         torch.testing.assert_close(compact(model)(x), out.detach())
@@ -214,86 +200,6 @@ def test_macs_are_those_of_the_mask(rule):
     assert macs(packed, x) == full // 2 and macs(packed, x, "thop") == full // 2 + 2 * 35 * 6
 
 
-@pytest.mark.parametrize("pattern", [(2, 4), (1, 4), (1, 12), (3, 6)])
-@pytest.mark.parametrize("layer", [
-    nn.Linear(12, 5), nn.Linear(12, 7, bias=False), nn.Conv2d(12, 5, 1), nn.Conv2d(12, 5, 1, 2, 1),
-    nn.Conv2d(12, 5, (3, 2), (2, 1), (1, 2), bias=False), nn.Conv2d(12, 5, 3, dilation=2, padding=1)])
-def test_the_packed_layer_computes_the_same(layer, pattern):
-    model = nn.Sequential(copy.deepcopy(layer))
-    finished(model, LBC(*pattern))
-    packed = compact(model)
-    assert isinstance(packed[0], PackedLinear if isinstance(layer, nn.Linear) else PackedConv2d)
-    for batch in (3, 1, 0):
-        x = torch.randn(batch, 12) if isinstance(layer, nn.Linear) else torch.randn(batch, 12, 7, 9)
-        torch.testing.assert_close(packed(x), model(x).detach(), atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(dense(model)(x), model(x))
-
-
-def test_a_packed_linear_layer_takes_any_leading_sizes():
-    model = nn.Sequential(nn.Linear(8, 5))
-    finished(model, LBC())
-    x = torch.randn(2, 3, 8)
-    torch.testing.assert_close(compact(model)(x), model(x).detach())
-
-
-def test_values_and_places():
-    model = nn.Sequential(nn.Linear(8, 1, bias=False))
-    with torch.no_grad():
-        model[0].weight.copy_(torch.tensor([[1.0, 2, 3, 4, 5, 6, 7, 8]]))
-    sparsify_(model, LBC(t_f=1))
-    with torch.no_grad():
-        model[0].scores.copy_(torch.tensor([[0.0, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 1]]))
-    refresh_(model, 1)
-    product = compact(model)[0].product
-    assert product.V.tolist() == [[[1, 3], [7, 8]]] and product.places.tolist() == [[[0, 2], [2, 3]]]
-    assert product.stored == (4, 4 * 32 + 4 * 2)
-
-
-NETS = {"mlp": (lambda: SmallMLP(16, 24), (16,), HEAD),
-        "convnet": (lambda: ConvNet((16, 24, 32)), (3, 16, 16), ("features.0",)),
-        "resnet": (lambda: ResNetCIFAR(8, stages=(8, 16, 24)), (3, 16, 16), ("conv1",)),
-        "deit": (lambda: DeiT(16, 2, 2, 32, 8, 7), (3, 32, 32), ("patches", "classifier"))}
-
-
-@pytest.mark.parametrize("name", NETS)
-@pytest.mark.parametrize("pattern", [(2, 4), (1, 8)])
-def test_masked_dense_and_packed_networks_agree(name, pattern):
-    build, shape, ignore = NETS[name]
-    model = finished(build(), LBC(*pattern, ignore=ignore))
-    x = torch.randn(2, *shape)
-    with torch.no_grad():
-        expected = model(x)
-        for other in (dense(model), compact(model)):
-            torch.testing.assert_close(other(x), expected, atol=1e-4, rtol=1e-4)
-    assert not any(isinstance(m, SparseLinear | SparseConv2d) for m in (*dense(model).modules(), *compact(model).modules()))
-
-
-def test_a_packed_network_is_saved_and_loaded(tmp_path):
-    models = [compact(finished(SmallMLP(8, 12), LBC(ignore=HEAD))) for _ in range(2)]
-    x = torch.randn(3, 8)
-    models[1](x)
-    torch.save(models[0].state_dict(), tmp_path / "packed.pt")
-    models[1].load_state_dict(torch.load(tmp_path / "packed.pt", weights_only=True))
-    assert torch.equal(models[1](x), models[0](x))
-
-
-def test_the_original_is_left_alone():
-    model = finished(SmallMLP(8, 12), LBC(ignore=HEAD)).train()
-    before = copy.deepcopy(model.state_dict())
-    compact(model), dense(model)
-    assert model.training and all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True))
-
-
-def test_the_report_shows_what_is_saved():
-    model = SmallMLP(16, 24)
-    packed = compact(finished(copy.deepcopy(model), LBC(ignore=HEAD)))
-    found = report(model, packed, torch.zeros(1, 16), timed=False)
-    weights = 24 * 16 + 24 * 24
-    assert found.before.parameters - found.after.parameters == weights // 2
-    assert found.before.macs - found.after.macs == weights // 2
-    assert found.before.bytes - found.after.bytes == 4 * weights // 2 - (weights // 2 * 2) // 8
-
-
 def test_what_is_made_sparse_by_default_and_what_is_left_out():
     model = nn.Sequential(nn.Conv2d(8, 16, 3), nn.Conv2d(16, 16, 3, groups=16), nn.Conv2d(16, 12, 1), nn.Linear(12, 8))
     assert list(sparsifiable(model)) == ["0", "2", "3"]
@@ -317,22 +223,11 @@ def test_a_refused_network_is_unchanged(config, message):
     assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True))
 
 
-def test_twice_is_refused_and_so_is_packing_too_early():
+def test_twice_is_refused():
     model = SmallMLP()
     sparsify_(model, LBC(ignore=HEAD))
     with pytest.raises(ValueError, match="fc1 has scores already; begin with the dense network"):
         sparsify_(model, LBC(ignore=HEAD))
-    refresh_(model, 30)
-    with pytest.raises(ValueError, match="fc1 has 2 of 6 supports left in each group; it is packed when one is, at epoch 60"):
-        compact(model)
-
-
-def test_other_padding_cannot_be_packed():
-    model = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"))
-    finished(model, LBC())
-    assert dense(model)(torch.zeros(1, 4, 5, 5)).shape == (1, 4, 5, 5)
-    with pytest.raises(ValueError, match=r"0 has padding .* of mode 'reflect'; the packed form takes numbers of zeros"):
-        compact(model)
 
 
 def test_scores_that_are_not_finite_name_their_layer():
@@ -340,16 +235,39 @@ def test_scores_that_are_not_finite_name_their_layer():
     sparsify_(model, LBC(ignore=HEAD))
     with torch.no_grad():
         model.fc2.scores[3, 1] = math.nan
-    with pytest.raises(ValueError, match="fc2: a score is not finite"):
+    with pytest.raises(ValueError, match="fc2: s holds a value that is not finite; supports are ranked by finite scores"):
         refresh_(model, 30)
 
 
 def test_a_network_learns_while_it_loses_its_weights():
-    data = digits(1000, 0)
-    loaders = loader(data[0], 64, True), loader(data[1], 1000, False)
-    seed_everything(0)
-    model, seen = SmallMLP(), []
-    sparsify_(model, LBC(1, 8, t_f=5, ignore=HEAD))
-    history = fit(model, *loaders, epochs=12, lr=cosine(0.05, 12), before_epoch=refresh_, weight_decay=1e-4,
-                  after_epoch=lambda model, epoch, history: seen.append(density(model)))
-    assert history.accuracy[-1] > 0.9 and seen[0] == 1 and seen[5:] == [0.125] * 7 and seen == sorted(seen, reverse=True)
+    with single_thread():
+        task, seen = Task(*digits(1000, 0), 12, weight_decay=1e-4), []
+        model = task.start(SmallMLP)
+        sparsify_(model, LBC(1, 8, t_f=5, ignore=HEAD))
+        task.learn(model, before_epoch=refresh_, after_epoch=lambda model, epoch, history: seen.append(density(model)))
+        assert task.accuracy(model) > 0.9
+    assert seen[0] == 1 and seen[5:] == [0.125] * 7 and seen == sorted(seen, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(dict(N=0), "N is 0; it is a whole number of at least 1"), (dict(N=5), "N is 5 of M = 4; the largest N is 4"),
+     (dict(t_f=0), "t_f, where the removal ends, is 0; it is a whole number of at least 1"),
+     (dict(t_i=-1), "t_i, where the removal starts, is -1; it is a whole number of at least 0"),
+     (dict(rule="best"), "rule is 'best'; choose from scores, random, magnitude, ste")])
+def test_a_wrong_configuration_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        LBC(**options)
+
+
+def test_what_is_not_sparse_is_refused():
+    for verb in (lambda model: refresh_(model, 0), density, violations):
+        with pytest.raises(ValueError, match="this network has no N:M layer; call sparsify_ first"):
+            verb(SmallMLP())
+
+
+def test_a_network_that_is_itself_a_layer_is_refused():
+    model = nn.Linear(4, 4)
+    with pytest.raises(ValueError, match=r"the network is itself a layer; put it into an nn\.Sequential"):
+        sparsify_(model)
+    assert type(model) is nn.Linear and "scores" not in model.state_dict()

@@ -198,3 +198,22 @@ def test_the_scores_find_the_inputs_that_matter(rerank):
     assert model[0].mask.tolist() == [[False, True, False, True]]
     assert model(torch.eye(4)).flatten().tolist() == pytest.approx([0, 1, 0, -1], abs=0.02)
     assert rerank or select(sign=-1)[0].mask.tolist() == [[True, False, True, False]]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [(lambda: number(0, 4), "N is 0; it is a whole number of at least 1"),
+     (lambda: number(2.0, 4), "N is 2.0; it is a whole number"),
+     (lambda: number(2, True), "M is True; it is a whole number"),
+     (lambda: number(5, 4), "N is 5 of M = 4; the largest N is 4"),
+     (lambda: number(8, 16), r"8:16 has 12870 supports, and the limit is 2000: .* take 804 times the memory .* 4:8 takes 8.75"),
+     (lambda: left(0, 2, 4, 5, 5), "t_f, where the removal ends, is 5; it is a whole number of at least 6"),
+     (lambda: left(0, 2, 4, -1, 5), "t_i, where the removal starts, is -1; it is a whole number of at least 0"),
+     (lambda: to_groups(torch.zeros(4, 6), 4), "M is 4, and 6 inputs are no multiple of it; the nearest M that divides is 3"),
+     (lambda: to_groups(torch.zeros(4), 4), r"the weight has shape \(4,\); it is \(Co, Ci\) or"),
+     (lambda: remove(torch.zeros(1, 6), torch.ones(1, 6, dtype=torch.bool), 0), "stay is 0; it is a whole number from 1 to 6"),
+     (lambda: remove(torch.full((1, 6), math.nan), torch.ones(1, 6, dtype=torch.bool), 2), "s holds a value that is not"),
+     (lambda: expected_density(7, 2, 4), "c is 7; it is a whole number from 1 to 6")])
+def test_refusals(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -10,7 +10,9 @@ import torch
 from plotly.subplots import make_subplots
 
 from papernets.chapter import ACCENTS, BASELINE, OURS, SCALE, plots
-from papernets.papers.lbc import experiment, method, networks
+from papernets.papers.lbc import method, networks
+from papernets.papers.lbc.experiment import RACED
+from papernets.training import scores
 
 #: Patterns of the explorer, by the text of the control.
 EXPLORED = {"2:4": (2, 4), "1:4": (1, 4), "2:8": (2, 8)}
@@ -86,8 +88,8 @@ def explore_supports(pattern: str = "2:4", epoch: int = 16, noise: float = 2.0, 
                      seed: int = 0) -> go.Figure:
     """Left, the supports of a group in the order of their scores, and the accumulators of its weights; right, all epochs."""
     N, M = EXPLORED[pattern]
-    A, found, n = method.supports(N, M), rehearse(pattern, log_lr, noise, seed), method.number(N, M)
-    s, alive, a = found["scores"][epoch], found["alive"][epoch], found["a"][epoch]
+    A, seen, n = method.supports(N, M), rehearse(pattern, log_lr, noise, seed), method.number(N, M)
+    s, alive, a = seen["scores"][epoch], seen["alive"][epoch], seen["a"][epoch]
     rows = torch.argsort(s.masked_fill(~alive, -math.inf), descending=True, stable=True)
     z = torch.where(A[rows] > 0, alive[rows].float()[:, None], torch.nan).numpy()
     held = method.union(alive[None], A)[0]
@@ -104,14 +106,14 @@ def explore_supports(pattern: str = "2:4", epoch: int = 16, noise: float = 2.0, 
                    hovertemplate="place %{x}: %{y:.3f}<extra></extra>")
     figure.update_xaxes(title="place in the group", showgrid=False, dtick=1, range=[-0.5, M - 0.5], row=2, col=1)
     figure.update_yaxes(title="a<sub>j</sub>", nticks=4, row=2, col=1)
-    last = len(found["alive"]) - 1
+    last = len(seen["alive"]) - 1
     epochs = [e for e in range(last + 1) if e in (0, last) or method.left(e, N, M) != method.left(e - 1, N, M)]
     left = [method.left(e, N, M) for e in epochs]
     chance = [100 * method.expected_density(c, N, M) for c in left]
     for name, values, line in (
             ("supports left", [100 * c / n for c in left], dict(color=BASELINE, width=1.8, dash="dash")),
             ("random survivors", chance, dict(color=ACCENTS[0], width=1.8, dash="dot")),
-            ("weights that count", [100 * float(found["density"][e]) for e in epochs], dict(color=OURS, width=3))):
+            ("weights that count", [100 * float(seen["density"][e]) for e in epochs], dict(color=OURS, width=3))):
         figure.add_scatter(x=epochs, y=[round(value, 1) for value in values], name=name, mode="lines", row=1, col=2,
                            line=line | dict(shape="hv"))
     figure.add_vline(x=epoch, line=dict(color=ACCENTS[1], width=2), row=1, col=2)
@@ -135,15 +137,19 @@ def score_memory() -> go.Figure:
     return figure
 
 
-def accuracies(runs: Sequence[dict]) -> go.Figure:
+def _mean(rows: Sequence[dict], arm: str, pattern: tuple[int, int] | None = None) -> float:
+    """Mean test accuracy over the seeds, in per cent."""
+    return 100 * float(np.mean(scores(rows, arm, pattern)))
+
+
+def accuracies(rows: Sequence[dict]) -> go.Figure:
     """Mean test accuracy of every arm by pattern."""
-    patterns = list(runs[0]["arms"])
-    series = {ARM_NAMES[arm]: [100 * np.mean([run["arms"][p][arm] for run in runs]) for p in patterns]
+    patterns = list(dict.fromkeys(row["at"] for row in rows if row["arm"] == "lbc"))
+    series = {ARM_NAMES[arm]: [_mean(rows, arm, pattern) for pattern in patterns]
               for arm in ("random", "magnitude", "ste", "lbc")}
-    dense = 100 * np.mean([run["dense"] for run in runs])
-    last = patterns[-1]
+    dense, (N, M) = _mean(rows, "dense"), patterns[-1]
     figure = plots.bars([f"{N}:{M}" for N, M in patterns], series,
-                        f"At {last[0]}:{last[1]} LBC reaches {series['LBC'][-1]:.0f} %, a random pattern "
+                        f"At {N}:{M} LBC reaches {series['LBC'][-1]:.0f} %, a random pattern "
                         f"{series['random, fixed'][-1]:.0f} %", "pattern", "test accuracy (%)", ours="LBC")
     low = min(min(values) for values in series.values())
     figure.add_hline(y=dense, line=dict(color=BASELINE, dash="dash"))
@@ -153,10 +159,10 @@ def accuracies(runs: Sequence[dict]) -> go.Figure:
     return figure
 
 
-def densities(runs: Sequence[dict]) -> go.Figure:
-    """The share of weights that count during the training of LBC."""
-    series = {f"{N}:{M}": [100 * np.mean([run["density"][N, M][e] for run in runs]) for e in range(len(values))]
-              for (N, M), values in runs[0]["density"].items()}
+def densities(rows: Sequence[dict]) -> go.Figure:
+    """The share of weights that count during the training of LBC, the mean over the seeds."""
+    patterns = list(dict.fromkeys(row["at"] for row in rows if row["arm"] == "lbc"))
+    series = {f"{N}:{M}": 100 * np.mean(scores(rows, "lbc", (N, M), "density"), axis=0) for N, M in patterns}
     epochs = len(next(iter(series.values())))
     figure = plots.lines(series, f"Dense at first, N:M from epoch {max(1, epochs // 2)} on", "epoch", "weights that count (%)",
                          at=list(range(epochs)), ours="2:4", colors=dict(zip(list(series)[1:], ACCENTS)))
@@ -164,52 +170,19 @@ def densities(runs: Sequence[dict]) -> go.Figure:
     return figure
 
 
-def _miniatures(claims: Sequence[dict]) -> list[dict]:
-    return [row for row in claims if row["kind"] == "miniature"]
-
-
-def _pair(identity: str) -> str:
-    _, pattern, peer = identity.split(".")
-    return f"{pattern.replace('_', ':')}: LBC − {ARM_NAMES[peer]}"
-
-
-def evidence(claims: Sequence[dict]) -> go.Figure:
-    """The paired differences of test accuracy."""
-    compared = _miniatures(claims)
-    shown = sum(row["verdict"] == "shown" for row in compared)
-    names = [_pair(row["id"]).replace(": LBC − magnitudes, ", " − ").replace(": LBC", "") for row in compared]
-    rows = [(name, row["ours"], *row["interval"]) for name, row in zip(names, compared)]
-    return plots.intervals(rows, f"{shown} of {len(rows)} differences lie above zero, {compared[0]['seeds']} paired seeds",
-                           "points (95 %)", "pair")
-
-
-def evidence_in_words(claims: Sequence[dict]) -> str:
-    """What the paired comparison says, a line a claim and a sentence for all."""
-    parts, better, worse = [], {}, {}
-    for row in _miniatures(claims):
-        low, high = row["interval"]
-        side = "better" if low > 0 else "worse" if high < 0 else "no difference that could be told"
-        parts.append(f"- {_pair(row['id'])}: {row['ours']:+.2f} points ({low:+.2f} to {high:+.2f}), {side}: "
-                     f"**{row['verdict']}**.")
-        _, pattern, peer = row["id"].split(".")
-        for found, holds in ((better, row["verdict"] == "shown"), (worse, high < 0)):
-            found.setdefault(peer, []).extend([pattern.replace("_", ":")] if holds else [])
+def better_in_words(claims: Sequence[dict]) -> str:
+    """Against which arm, and at which patterns, LBC is shown to be better, and where it is worse."""
+    better, worse = ({peer: [] for peer in ARM_NAMES if peer != "lbc"} for _ in range(2))
+    for claim in claims:
+        if claim["kind"] == "miniature":
+            _, pattern, peer = claim["id"].split(".")
+            if claim["verdict"] == "shown":
+                better[peer].append(pattern.replace("_", ":"))
+            elif claim["interval"][1] < 0:
+                worse[peer].append(pattern.replace("_", ":"))
     said = [f"against {ARM_NAMES[peer]} at {', '.join(better[peer]) or 'no pattern'}"
             + (f" (and worse at {', '.join(worse[peer])})" if worse[peer] else "") for peer in better]
-    return "\n".join([*parts, "", f"LBC is shown to be better {'; '.join(said)}."])
-
-
-#: The patterns whose time is measured, from the densest to the sparsest.
-RACED = ((7, 8), (3, 4), (2, 4), (1, 4), (1, 8), (1, 16))
-
-
-def speed_by_pattern(seed: int = 0, repeats: int = 5) -> dict[str, list[float]]:
-    """Milliseconds of a layer of 256 to 256 channels at 14×14, of the kernel and its peers, by pattern."""
-    found: dict[str, list[float]] = {}
-    for N, M in RACED:
-        for name, value in experiment.race(seed, N=N, M=M, repeats=repeats).items():
-            found.setdefault(name, []).append(value)
-    return found
+    return f"LBC is shown to be better {'; '.join(said)}."
 
 
 def crossing(times: dict[str, list[float]], peer: str = "dense") -> str | None:
@@ -220,13 +193,13 @@ def crossing(times: dict[str, list[float]], peer: str = "dense") -> str | None:
 
 
 def speed(times: dict[str, list[float]]) -> go.Figure:
-    """Time against the pattern."""
+    """Time against the pattern, of ``times`` in seconds."""
     names = {"ours": "N:M (compiled kernel)", "dense": "dense product", "csr": "compressed rows (CSR)"}
     at = crossing(times)
     said = "N:M is never faster than the dense product" if at is None else f"N:M is faster than the dense product from {at} on"
-    figure = plots.lines({names[key]: times[key] for key in names}, f"On this machine {said}", "pattern",
-                         "time of one layer (ms, log scale)", at=["{}:{}".format(*p) for p in RACED], ours=names["ours"],
-                         colors={names["csr"]: ACCENTS[0]}, log_y=True)
+    figure = plots.lines({names[key]: [1e3 * seconds for seconds in times[key]] for key in names}, f"On this machine {said}",
+                         "pattern", "time of one layer (ms, log scale)", at=["{}:{}".format(*p) for p in RACED],
+                         ours=names["ours"], colors={names["csr"]: ACCENTS[0]}, log_y=True)
     figure.update_xaxes(type="category")
     return figure
 

@@ -31,9 +31,7 @@ from itertools import combinations
 
 import torch
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Functions on tensors
-# ---------------------------------------------------------------------------------------------------------------------
+from papernets import check
 
 #: More supports than this for each group are refused: their scores would outgrow the weights many times.
 LIMIT = 2000
@@ -41,9 +39,8 @@ LIMIT = 2000
 
 def number(N: int, M: int) -> int:
     """n, in how many ways N of M places can be chosen. ``ValueError`` if N:M is no pattern, or has more than ``LIMIT``."""
-    for name, value in (("N", N), ("M", M)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} is {value!r}; it is a whole number of at least 1")
+    check.whole("N", N)
+    check.whole("M", M)
     if N > M:
         raise ValueError(f"N is {N} of M = {M}; the largest N is {M}")
     n = math.comb(M, N)
@@ -64,33 +61,33 @@ def supports(N: int, M: int) -> torch.Tensor:
 
 def start(N: int, M: int) -> float:
     """The score of every support at the start, so that the scores of those that hold a place add up to 1."""
-    number(N, M)
+    number(N, M)  # refuses what is no pattern
     return 1 / math.comb(M - 1, N - 1)
 
 
 def left(epoch: int, N: int, M: int, t_i: int = 0, t_f: int = 60) -> int:
-    """How many of the n supports are left in ``epoch``, counted from 0: 1 + ⌈(n − 1)(1 − (e − t_i)/(t_f − t_i))³⌉."""
-    _check_epochs(t_i, t_f)
-    n = number(N, M)
-    share = 1 - Fraction(min(max(int(epoch), t_i), t_f) - t_i, t_f - t_i)
-    return 1 + math.ceil((n - 1) * share**3)
+    """How many of the n supports are left in ``epoch``, counted from 0: 1 + ⌈(n − 1)(1 − (e − t_i)/(t_f − t_i))³⌉.
 
-
-def _check_epochs(t_i: int, t_f: int) -> None:
-    if t_i < 0:
-        raise ValueError(f"the removal starts at epoch {t_i}; the earliest is 0")
-    if t_f <= t_i:
-        raise ValueError(f"the removal ends at epoch {t_f} and starts at {t_i}; it must end at {t_i + 1} or later")
+    ``ValueError`` if N:M is no pattern, or if ``t_i`` is below 0 or ``t_f`` not above ``t_i``.
+    """
+    check.whole("t_i, where the removal starts,", t_i, 0)
+    check.whole("t_f, where the removal ends,", t_f, t_i + 1)
+    share = 1 - Fraction(min(max(int(epoch), t_i), t_f) - t_i, t_f - t_i)  # exact, so that no rounding moves the ceiling
+    return 1 + math.ceil((number(N, M) - 1) * share**3)
 
 
 def to_groups(W: torch.Tensor, M: int) -> torch.Tensor:
-    """w (G, M): ``W`` (Co, Ci) or (Co, Ci, kh, kw) cut along the inputs, at one output and one tap of the window."""
+    """w (G, M): ``W`` (Co, Ci) or (Co, Ci, kh, kw) cut along the inputs, at one output and one tap of the window.
+
+    ``ValueError`` if M does not divide Ci; it names the nearest that does.
+    """
     if W.dim() not in (2, 4):
         raise ValueError(f"the weight has shape {tuple(W.shape)}; it is (Co, Ci) or (Co, Ci, kh, kw)")
-    if W.shape[1] % M:
-        near = min((m for m in range(1, W.shape[1] + 1) if W.shape[1] % m == 0), key=lambda m: (abs(m - M), m))
-        raise ValueError(f"M is {M}, and {W.shape[1]} inputs are no multiple of it; the nearest M that divides is {near}")
-    return (W if W.dim() == 2 else W.permute(0, 2, 3, 1)).reshape(-1, M)
+    Ci = W.shape[1]
+    if Ci % M:
+        near = min((m for m in range(1, Ci + 1) if Ci % m == 0), key=lambda m: (abs(m - M), m))
+        raise ValueError(f"M is {M}, and {Ci} inputs are no multiple of it; the nearest M that divides is {near}")
+    return (W if W.dim() == 2 else W.permute(0, 2, 3, 1)).reshape(-1, M)  # inputs last, so that a group is one row
 
 
 def from_groups(w: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
@@ -107,6 +104,8 @@ def union(alive: torch.Tensor, A: torch.Tensor) -> torch.Tensor:
 
 
 class _Masked(torch.autograd.Function):
+    """``masked``, with the gradients that its docstring gives."""
+
     @staticmethod
     def forward(ctx, w, s, alive, A, learn):
         m = union(alive, A)
@@ -133,18 +132,19 @@ def masked(w: torch.Tensor, s: torch.Tensor, alive: torch.Tensor, A: torch.Tenso
 
 
 def remove(s: torch.Tensor, alive: torch.Tensor, stay: int) -> torch.Tensor:
-    """``alive`` (G, n) without the lowest scores of each group, so that ``stay`` are left. Ties go to the lower index."""
-    if not 1 <= stay <= s.shape[1]:
-        raise ValueError(f"{stay} supports are to stay; it must be from 1 to {s.shape[1]}")
-    if not torch.isfinite(s[alive]).all():
-        raise ValueError("a score is not finite; supports are ranked by finite scores")
+    """``alive`` (G, n) without the lowest scores of each group, so that ``stay`` are left. Ties go to the lower index.
+
+    ``ValueError`` if a support that is left has a score that is not finite.
+    """
+    check.whole("stay", stay, 1, s.shape[1])
+    check.finite("s", s[alive], "supports are ranked by finite scores")
     order = torch.argsort(s.detach().masked_fill(~alive, -torch.inf), dim=1, stable=True)  # those removed before come first
     return alive & torch.ones_like(alive).scatter_(1, order[:, : s.shape[1] - stay], False)
 
 
 def rerank_(s: torch.Tensor, k: int) -> torch.Tensor:
     """The code's removal: set the ``k`` lowest scores of each group to 0, scores of 0 first; what is left (G, n)."""
-    with torch.no_grad():
+    with torch.no_grad():  # the code's -1000 stands below every score
         order = torch.argsort(s.masked_fill(s == 0, -1000), dim=1, stable=True)
         s.scatter_(1, order[:, :k], 0)
     return s.detach() != 0
@@ -162,14 +162,13 @@ def expected_density(c: int, N: int, M: int) -> float:
     a = C(M − 1, N − 1) is the number of supports that hold a place.
     """
     n = number(N, M)
-    if not 1 <= c <= n:
-        raise ValueError(f"c is {c}; {N}:{M} has from 1 to {n} supports")
+    check.whole("c", c, 1, n)
     return 1 - math.comb(n - math.comb(M - 1, N - 1), c) / math.comb(n, c)
 
 
 def bits(N: int, M: int, value: int = 16) -> int:
     """Bits of one group: N values of ``value`` bits, each with its place among M."""
-    number(N, M)
+    number(N, M)  # refuses what is no pattern
     return N * (value + math.ceil(math.log2(M)))
 
 
