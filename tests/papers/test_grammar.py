@@ -95,7 +95,7 @@ def smaller(name: str) -> tuple[nn.Module, nn.Module]:
         we.Evolution().step(model, 0)
         return model, model
     if name == "1xn":
-        one_by_n.prune_(model, one_by_n.OneByN(rate=0.5, N=4))
+        one_by_n.prune_(model, one_by_n.OneByN(removed=0.5, N=4))
         return model, one_by_n.compact(model, EXAMPLE)
     if name == "lbc":
         lbc.sparsify_(model, lbc.LBC(t_f=1))

@@ -4,22 +4,15 @@ import copy
 
 import pytest
 import torch
-from model_checks import lively
-from papers.one_by_n.samples import masked
+from papers.one_by_n.sample import masked
 from torch import nn
 
-from papernets.measure import macs, report
-from papernets.nn import ConvNet, MobileNetV1, MobileNetV2, MobileNetV3, ResNetCIFAR
-from papernets.papers.one_by_n import MaskedConv2d, OneByN, PackedConv2d, compact, dense, prunable, prune_, stored_bytes
-from papernets.papers.one_by_n.networks import SmallMobileNet
+from papernets.measure import macs
+from papernets.nn import SmallMobileNet
+from papernets.papers.one_by_n import MaskedConv2d, OneByN, compact, prunable, prune_
+from papernets.papers.one_by_n.experiment import WIDTHS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def test_bytes_by_hand():
-    assert stored_bytes(32_768, 8192, 64) == 131_072 + 16_384 + 260
-    packed = PackedConv2d(torch.ones(8, 3, 1, 1), torch.zeros(8), 4, (1, 1), (0, 0))
-    assert packed.stored == (24 + 8, 8 * (4 * 32 + 2 * 6 + 4 * 3))
 
 
 def test_macs_are_those_of_the_kept_weights():
@@ -31,32 +24,8 @@ def test_macs_are_those_of_the_kept_weights():
     assert macs(packed, x) == 2 * 7 * 5 * kept and macs(packed, x, "thop") == 2 * 7 * 5 * (kept + 8)
 
 
-@pytest.mark.parametrize(("k", "stride", "padding", "bias"), [(1, 1, 0, False), (1, 2, 0, True), (3, 1, 1, True),
-                                                              (3, 2, 0, False)])
-@pytest.mark.parametrize("rearrange", [False, True])
-def test_the_packed_layer_computes_the_same(k, stride, padding, bias, rearrange):
-    model = nn.Sequential(nn.Conv2d(5, 12, k, stride, padding, bias=bias))
-    prune_(model, OneByN(rate=0.6, N=4, rearrange=rearrange))
-    x = torch.randn(3, 5, 9, 7)
-    packed = compact(model)
-    assert isinstance(packed[0], PackedConv2d)
-    torch.testing.assert_close(packed(x), model(x).detach(), atol=1e-5, rtol=1e-5)
-
-
-def test_a_packed_network_is_saved_and_loaded(tmp_path):
-    models = []
-    for rate in (0.5, 0.8):
-        model = lively(SmallMobileNet())
-        prune_(model, OneByN(rate=rate, kernel=(1,)))
-        models.append(compact(model, torch.zeros(1, 1, 8, 8)))
-    torch.save(models[0].state_dict(), tmp_path / "packed.pt")
-    models[1].load_state_dict(torch.load(tmp_path / "packed.pt", weights_only=True))
-    x = torch.randn(3, 1, 8, 8)
-    assert torch.equal(models[1](x), models[0](x))
-
-
 def test_what_is_pruned_by_default_and_what_is_left_out():
-    model = SmallMobileNet()
+    model = SmallMobileNet(WIDTHS)
     pointwise = ["features.6", "features.12", "features.18"]
     assert list(prunable(model, OneByN(kernel=(1,)))) == pointwise
     assert list(prunable(model)) == ["features.0", *pointwise]
@@ -64,22 +33,22 @@ def test_what_is_pruned_by_default_and_what_is_left_out():
     assert list(prunable(model, OneByN(filter_fn=lambda name, module: module.in_channels == 64))) == pointwise[1:]
 
 
-def test_rates_by_layer():
-    model = SmallMobileNet()
-    prune_(model, OneByN(rate={"features.6": 0.5, "features.18": 0.75}))
+def test_shares_by_layer():
+    model = SmallMobileNet(WIDTHS)
+    prune_(model, OneByN(removed={"features.6": 0.5, "features.18": 0.75}))
     kept = {name: float(m.mask.float().mean()) for name, m in model.named_modules() if isinstance(m, MaskedConv2d)}
     assert kept == {"features.6": 0.5, "features.18": 0.25}
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
-    [(OneByN(rate={"features.3": 0.5}), "'features.3' is no convolution to prune; choose from features.0, features.6"),
-     (OneByN(rearrange=("stem",)), "rearrange names 'stem', which is no convolution to prune"),
+    [(OneByN(removed={"features.3": 0.5}), "a name of removed is 'features.3'; choose from features.0, features.6"),
+     (OneByN(rearrange=("stem",)), "a name of rearrange is 'stem'; choose from features.0, features.6"),
      (OneByN(ignore=("stem",)), "ignore names 'stem', which is no layer"),
      (OneByN(N=24), "features.0: N is 24, and 32 filters are no multiple of it; the nearest N that divides is 16"),
      (OneByN(kernel=(5,)), "no Conv2d of this network is left to work on")])
 def test_a_refused_network_is_unchanged(config, message):
-    model = SmallMobileNet()
+    model = SmallMobileNet(WIDTHS)
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(ValueError, match=message):
         prune_(model, config)
@@ -88,81 +57,31 @@ def test_a_refused_network_is_unchanged(config, message):
 
 
 def test_twice_is_refused():
-    model = SmallMobileNet()
+    model = SmallMobileNet(WIDTHS)
     prune_(model)
     with pytest.raises(ValueError, match=r"features.0 is pruned already; prune the dense network"):
         prune_(model)
 
 
 def test_a_convolution_alone_is_refused():
-    with pytest.raises(ValueError, match="the network is itself a convolution; put it into"):
-        prune_(nn.Conv2d(3, 4, 1))
+    conv = nn.Conv2d(3, 4, 1)
+    before = conv.weight.detach().clone()
+    with pytest.raises(ValueError, match=r"the network is itself a layer; put it into an nn\.Sequential"):
+        prune_(conv)
+    assert type(conv) is nn.Conv2d and torch.equal(conv.weight, before)
 
 
-NETS = {"convnet": (lambda: ConvNet((16, 24, 32)), 32, None), "small": (SmallMobileNet, 8, None),
-        "mobilenet v1": (lambda: MobileNetV1(0.25, 7), 65, (1,)), "mobilenet v2": (lambda: MobileNetV2(0.25, 7), 65, (1,)),
-        "mobilenet v3": (lambda: MobileNetV3("small", 0.5, 7), 65, (1,)),
-        "resnet": (lambda: ResNetCIFAR(20, (8,) * 9, (8, 16, 32)), 32, None)}
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(dict(removed=1), r"removed 1 is outside \[0, 1\); the nearest is 0.99"),
+     (dict(removed={"a": -1.0}), r"removed -1.0 is outside \[0, 1\); the nearest is 0"),
+     (dict(N=0), "N is 0; it is a whole number of at least 1"),
+     (dict(pattern="row"), "pattern is 'row'; choose from block, weight, kernel, filter, random")])
+def test_a_wrong_configuration_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        OneByN(**options)
 
 
-@pytest.mark.parametrize("name", NETS)
-@pytest.mark.parametrize("rearrange", [False, True])
-def test_masked_dense_and_packed_networks_agree(name, rearrange):
-    build, pixels, kernel = NETS[name]
-    model = lively(build())
-    prune_(model, OneByN(rate=0.6, N=4, kernel=kernel, rearrange=rearrange, pad=True))
-    x = torch.randn(2, next(model.parameters()).shape[1], pixels, pixels)
-    with torch.no_grad():
-        expected = model(x)
-        for other in (dense(model), compact(model), compact(model, x[:1])):
-            torch.testing.assert_close(other(x), expected, atol=1e-5, rtol=1e-5)
-
-
-def test_reordered_filters_need_nothing_at_run_time():
-    model = lively(SmallMobileNet())
-    prune_(model, OneByN(kernel=(1,)))
-    x = torch.randn(1, 1, 8, 8)
-    without, within = compact(model), compact(model, x)
-    assert [m.back is None for m in without.modules() if isinstance(m, PackedConv2d)] == [False] * 3
-    assert [m.back is None for m in within.modules() if isinstance(m, PackedConv2d)] == [True] * 3
-    assert not torch.equal(within.features[9].weight, model.features[9].weight)  # a depthwise convolution in between
-
-
-def test_filters_on_a_residual_are_put_back_at_run_time():
-    """Two projections that are added cannot both be in the order of their own norms."""
-    model = lively(MobileNetV2(0.25, 7))
-    prune_(model, OneByN(kernel=(1,), pad=True))
-    x = torch.randn(1, 3, 65, 65)
-    with torch.no_grad():
-        packed = compact(model, x)
-        torch.testing.assert_close(packed(x), model(x), atol=1e-5, rtol=1e-5)
-    backs = {name: m.back is None for name, m in packed.named_modules() if isinstance(m, PackedConv2d)}
-    assert all(backs[name] for name in backs if name.endswith(".block.0"))
-    assert not all(backs.values())
-
-
-def test_the_original_is_left_alone():
-    model = lively(SmallMobileNet())
-    prune_(model, OneByN(kernel=(1,)))
-    before = copy.deepcopy(model.state_dict())
-    compact(model.train(), torch.zeros(1, 1, 8, 8))
-    assert model.training and all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True))
-
-
-def test_dilated_convolutions_cannot_be_packed():
-    model = nn.Sequential(nn.Conv2d(3, 4, 3, dilation=2))
-    prune_(model)
-    assert dense(model)(torch.zeros(1, 3, 9, 9)).shape == (1, 4, 5, 5)
-    with pytest.raises(ValueError, match=r"0 has dilation \(2, 2\).*; the kernel takes dilation 1"):
-        compact(model)
-
-
-def test_the_report_shows_what_is_saved():
-    model = lively(SmallMobileNet())
-    pruned = copy.deepcopy(model)
-    prune_(pruned, OneByN(kernel=(1,)))
-    found = report(model, compact(pruned), torch.zeros(1, 1, 8, 8), timed=False)
-    removed = (32 * 64 + 2 * 64 * 64) // 2
-    assert found.before.parameters - found.after.parameters == removed
-    indices = 2 * removed // 4 + 4 * 3 * 17
-    assert found.before.bytes - found.after.bytes == 4 * removed - indices
+def test_the_share_that_goes_is_called_removed():
+    with pytest.raises(TypeError, match=r"OneByN takes removed in place of rate \(the same share\)"):
+        OneByN(rate=0.5)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from papers.one_by_n.samples import HAND, masked
+from papers.one_by_n.sample import HAND, masked
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from papernets.papers.one_by_n import decode, encode, groups, kept_norm, mask, norms, order, smallest
 
@@ -104,8 +104,7 @@ def test_scale_and_permutations():
 def test_rates_at_the_ends():
     W = torch.randn(4, 3, 1, 1)
     assert mask(W, 0.0).all() and mask(W, 0.08).all()  # int(3 · 0.08) = 0
-    with pytest.warns(RuntimeWarning, match="rate 1 removes every weight"):
-        assert not mask(W, 1.0).any()
+    assert int(mask(W, 0.99).sum()) == 4  # of three blocks one is left
 
 
 def test_a_short_last_group():
@@ -177,4 +176,21 @@ def test_the_linear_form_is_a_pointwise_convolution():
     conv = nn.Conv2d(6, 8, 1, bias=False)
     conv.weight.data.copy_(linear.weight[:, :, None, None])
     layer = masked(conv)
-    torch.testing.assert_close(layer(x[:, :, None, None])[:, :, 0, 0], F.linear(x, linear.weight * layer.mask[:, :, 0, 0]))
+    expected = functional.linear(x, linear.weight * layer.mask[:, :, 0, 0])
+    torch.testing.assert_close(layer(x[:, :, None, None])[:, :, 0, 0], expected)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [(lambda: mask(HAND, -0.1), r"p -0.1 is outside \[0, 1\); the nearest is 0"),
+     (lambda: mask(HAND, 1.0), r"p 1.0 is outside \[0, 1\); the nearest is 0.99"),
+     (lambda: mask(HAND, 0.5, 3), "N is 3, and 4 filters are no multiple of it; the nearest N that divides is 2"),
+     (lambda: mask(torch.zeros(6, 4, 1, 1), 0.5, 4), "N is 4, and 6 filters are no multiple .* is 3"),
+     (lambda: mask(HAND, 0.5, 0), "N is 0; it is a whole number of at least 1"),
+     (lambda: mask(HAND, 0.5, 2.0), "N is 2.0; it is a whole number"),
+     (lambda: mask(HAND[:, :, 0, 0], 0.5), r"the weight has shape \(4, 2\); it is \(Co, Ci, k, k\)"),
+     (lambda: mask(HAND * math.nan, 0.5), "W holds a value that is not finite; pieces are ranked by finite norms"),
+     (lambda: mask(HAND, 0.5, pattern="row"), "pattern is 'row'; choose from block, weight, kernel, filter, random")])
+def test_refusals(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

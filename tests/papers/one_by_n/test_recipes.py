@@ -1,15 +1,15 @@
 """1xN sparsity: the recipes."""
 
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
 
-from papernets.cards import card
 from papernets.measure import parameters
 from papernets.nn import MobileNetV1, MobileNetV2
-from papernets.papers.one_by_n import MaskedConv2d, prune_, recipes
-from papernets.papers.one_by_n.networks import counts
+from papernets.papers.one_by_n import MaskedConv2d, OneByN, prune_
+from papernets.papers.one_by_n.networks import NETWORKS, counts
 from papernets.papers.one_by_n.recipes import RECIPES, config_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -43,8 +43,6 @@ def test_every_pattern_of_a_recipe(pattern):
 
 def test_recipes_name_what_they_need(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    claims = {claim.recipe.split("--config ")[1] for claim in card("1xn").claims if claim.kind == "full"}
-    assert claims <= set(RECIPES)
     assert RECIPES["mobilenetv1-dense-imagenet"]().build().classifier[0].out_features == 1000
     with pytest.raises(ValueError, match="papernets train 1xn --config mobilenetv2-dense-imagenet"):
         RECIPES["mobilenetv2-1x4-imagenet"]().build()
@@ -53,7 +51,7 @@ def test_recipes_name_what_they_need(tmp_path, monkeypatch):
 def test_a_recipe_starts_from_the_dense_network(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = MobileNetV1()
-    folder = recipes.RUNS / "mobilenetv1-dense-imagenet"
+    folder = Path("runs/1xn/mobilenetv1-dense-imagenet")
     folder.mkdir(parents=True)
     torch.save(model.state_dict(), folder / "best.pt")
     recipe = RECIPES["mobilenetv1-1x4-imagenet"]()
@@ -61,3 +59,18 @@ def test_a_recipe_starts_from_the_dense_network(tmp_path, monkeypatch):
     layer = pruned.features[6]
     assert isinstance(layer, MaskedConv2d) and torch.equal(layer.weight, model.features[6].weight * layer.mask)
     assert recipe.lr(0) == 0 and recipe.lr(5) == pytest.approx(0.01) and recipe.lr(180) == pytest.approx(0, abs=1e-12)
+
+
+def test_only_filters_whose_outputs_are_added_to_nothing_are_rearranged():
+    first = {name: config_of(name, "1x4").rearrange for name in NETWORKS}
+    assert {name: (len(layers), layers[-1]) for name, layers in first.items()} == {
+        "mobilenetv1": (13, "features.78"), "mobilenetv2": (17, "features.20"), "mobilenetv3s": (11, "features.14"),
+        "mobilenetv3l": (15, "features.18"), "resnet50": (32, "blocks.15.conv2")}
+
+
+def test_the_arms_of_a_recipe():
+    plain, random = config_of("resnet50", "1x8", 0.3, rearrange=False), config_of("mobilenetv2", "kernel-random")
+    assert plain == OneByN(removed=0.3, N=8, pad=True, rearrange=False, ignore=("conv1",))
+    assert random == OneByN(N=1, pattern="random", rearrange=False, kernel=(1,))
+    dense, tuned = RECIPES["resnet50-dense-imagenet"](), RECIPES["resnet50-filter-p30-imagenet"]()
+    assert dense.lr(5) == pytest.approx(0.05) and dense.export is None and tuned.export is not None

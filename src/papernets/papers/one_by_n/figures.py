@@ -9,7 +9,8 @@ from plotly.subplots import make_subplots
 
 from papernets.chapter import ACCENTS, BASELINE, OURS, SCALE, plots
 from papernets.papers.one_by_n import experiment, method, networks
-from papernets.papers.one_by_n.claims import CORTEX, ORDER, REARRANGED
+from papernets.papers.one_by_n.claims import CORTEX
+from papernets.training import scores
 
 #: What is removed at a time, as the explorer and the figures call it.
 SHAPES = {"1×N block": "block", "weight": "weight", "filter": "filter"}
@@ -75,12 +76,17 @@ def explore_blocks(shape: str = "1×N block", N: int = 4, p: float = 0.5, rearra
     return figure
 
 
-def accuracies(runs: Sequence[dict], p: float) -> go.Figure:
+def _mean(rows: Sequence[dict], arm: str, removed: float | None = None, key: str = "score") -> float:
+    """The mean over the seeds, in per cent."""
+    return 100 * float(np.mean(scores(rows, arm, removed, key)))
+
+
+def accuracies(rows: Sequence[dict], p: float) -> go.Figure:
     """Test accuracy of every arm before and after the fine-tuning, mean over the seeds."""
     names = list(experiment.ARMS)
-    series = {f"{when} fine-tuning": [100 * np.mean([run["arms"][p][name][when] for run in runs]) for name in names]
-              for when in ("before", "after")}
-    dense = 100 * np.mean([run["dense"] for run in runs])
+    series = {f"{when} fine-tuning": [_mean(rows, name, p, key) for name in names]
+              for when, key in (("before", "before"), ("after", "score"))}
+    dense = _mean(rows, "dense")
     after = dict(zip(names, series["after fine-tuning"]))
     labels = [name.replace(" rearranged", "<br>rearr.") for name in names]
     figure = plots.bars(labels, series, f"{100 * p:.0f} % removed: after fine-tuning, blocks of 4 reach {after['1x4']:.0f} %, "
@@ -95,87 +101,41 @@ def accuracies(runs: Sequence[dict], p: float) -> go.Figure:
     return figure
 
 
-def kept_norms(runs: Sequence[dict]) -> go.Figure:
+def kept_norms(rows: Sequence[dict]) -> go.Figure:
     """The norm that every arm keeps against the rate."""
-    rates = sorted(runs[0]["arms"])
-    series = {name: [100 * np.mean([run["arms"][p][name]["norm"] for run in runs]) for p in rates]
+    rates = sorted({row["at"] for row in rows if row["arm"] == "weight"})
+    series = {name: [_mean(rows, name, p, "norm") for p in rates]
               for name in ("weight", "1x4", "1x4 rearranged", "1x16", "filter")}
     colors = dict(zip(("weight", "1x4", "1x16", "filter"), (*ACCENTS[:3], BASELINE)))
     return plots.lines(series, "The larger the piece, the less of the norm is kept", "share of weights removed",
                        "kept L1 norm (%)", at=rates, ours="1x4 rearranged", colors=colors)
 
 
-def _miniatures(claims: Sequence[dict], unit: str) -> list[dict]:
-    return [row for row in claims if row["kind"] == "miniature" and row["unit"] == unit]
-
-
-def _pair(identity: str) -> str:
-    parts = identity.split(".")
-    if identity == "mini.filter":
-        return "50 %: 1x4 rearranged − filter"
-    if parts[1] in ("order", "rearr"):
-        one, other = (ORDER | REARRANGED)[parts[3]]
-        return f"{parts[2][1:]} %: {one} − {other}"
-    one, other = REARRANGED[parts[2]]
-    return f"50 %: {one} − {other}"
-
-
-def evidence(claims: Sequence[dict]) -> go.Figure:
-    """The paired differences of test accuracy."""
-    compared = _miniatures(claims, "points")
-    shown = sum(row["verdict"] == "shown" for row in compared)
-    rows = [(_pair(row["id"]), row["ours"], *row["interval"]) for row in compared]
-    figure = plots.intervals(rows, f"{shown} of {len(rows)} differences lie above zero, {compared[0]['seeds']} paired seeds",
-                             "points (95 %)", "pair")
-    return figure
-
-
-def evidence_in_words(claims: Sequence[dict]) -> str:
-    """What the paired comparison says, a sentence a claim."""
-    parts = []
-    for row in _miniatures(claims, "points") + _miniatures(claims, "%"):
-        low, high = row["interval"]
-        what = "points of accuracy" if row["unit"] == "points" else "% of the norm"
-        parts.append(f"- {_pair(row['id'])}: {row['ours']:+.2f} {what} ({low:+.2f} to {high:+.2f}): **{row['verdict']}**.")
-    return "\n".join(parts)
-
-
-def speed_by_rate(seed: int = 0, rates: Sequence[float] = (0.0, 0.25, 0.5, 0.625, 0.75, 0.875, 0.95), N: int = 8,
-                  repeats: int = 5) -> dict[str, list[float]]:
-    """Milliseconds of one layer of 256 to 256 channels at 14×14, of the kernel and its peers, by rate."""
-    found = {"rate": [100 * rate for rate in rates]}
-    for rate in rates:
-        for name, value in experiment.race(seed, N=N, rate=rate, repeats=repeats).items():
-            found.setdefault(name, []).append(value)
-    return found
-
-
 def crossing(times: dict[str, list[float]], peer: str) -> float | None:
-    """The lowest measured rate (%) from which on the kernel is faster than ``peer``, or None."""
+    """The lowest measured share from which on the kernel is faster than ``peer``, or None."""
     faster = [ours < other for ours, other in zip(times["ours"], times[peer])]
     first = next((i for i in range(len(faster)) if all(faster[i:])), None)
-    return None if first is None else times["rate"][first]
+    return None if first is None else times["removed"][first]
 
 
 def speed(times: dict[str, list[float]]) -> go.Figure:
-    """Time against the rate."""
+    """Time against the share removed, of ``times`` in seconds."""
     names = {"ours": "1×8 blocks (compiled kernel)", "dense": "dense product", "csr": "single weights (CSR)"}
     at = crossing(times, "dense")
     said = "blocks are not faster than the dense product" if at is None else (
-        f"blocks beat the dense product from {at:.0f} % on")
-    figure = plots.lines({names[key]: times[key] for key in names}, f"On this machine {said}", "weights removed (%)",
-                         "time of one layer (ms, log scale)", at=times["rate"], ours=names["ours"],
-                         colors={names["csr"]: ACCENTS[0]}, log_y=True)
-    return figure
+        f"blocks beat the dense product from {100 * at:.0f} % on")
+    return plots.lines({names[key]: [1e3 * seconds for seconds in times[key]] for key in names}, f"On this machine {said}",
+                       "weights removed (%)", "time of one layer (ms, log scale)", at=[100 * p for p in times["removed"]],
+                       ours=names["ours"], colors={names["csr"]: ACCENTS[0]}, log_y=True)
 
 
 def speed_in_words(times: dict[str, list[float]]) -> str:
-    half = times["rate"].index(50)
+    half = times["removed"].index(0.5)
     dense, csr = (times[peer][half] / times["ours"][half] for peer in ("dense", "csr"))
     last = times["dense"][-1] / times["ours"][-1]
-    return (f"At 50 % this run needs {times['ours'][half]:.3f} ms; the dense product takes {dense:.1f} times and the single "
-            f"weights {csr:.1f} times as long. At {times['rate'][-1]:.0f} % the dense product takes {last:.1f} times as long: "
-            "less than the arithmetic that was saved, as storing the result and the call itself do not shrink.")
+    return (f"At 50 % this run needs {1e3 * times['ours'][half]:.3f} ms; the dense product takes {dense:.1f} times and the "
+            f"single weights {csr:.1f} times as long. At {100 * times['removed'][-1]:.0f} % the dense product takes {last:.1f} "
+            "times as long: less than the arithmetic that was saved, as storing the result and the call itself do not shrink.")
 
 
 def paper_latency() -> go.Figure:

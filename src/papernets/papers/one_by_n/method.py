@@ -20,8 +20,6 @@ Differs: ``compact`` reorders a filter only with all that depends on it. The cod
     convolutions on shortcuts, which a network could not do without the third convolution of the block.
 """
 
-import copy
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -29,9 +27,10 @@ import numpy as np
 import torch
 from papernets_kernels import one_by_n as kernel
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
-from papernets.nn import Packed, chosen, surgery
+from papernets import check
+from papernets.nn import Packed, chosen, plain_like, replace_, replaced, surgery
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Functions on tensors
@@ -41,17 +40,9 @@ from papernets.nn import Packed, chosen, surgery
 PATTERNS = ("block", "weight", "kernel", "filter", "random")
 
 
-def _check_rate(p: float) -> None:
-    if not 0 <= p <= 1:
-        raise ValueError(f"rate {p} is outside [0, 1]; the nearest is {0 if p < 0 else 1}")
-    if p == 1:
-        warnings.warn("rate 1 removes every weight", RuntimeWarning, stacklevel=3)
-
-
 def groups(Co: int, N: int, pad: bool = False) -> int:
     """G: groups of N among Co filters; with ``pad`` the last may be short. ``ValueError`` names the nearest N that divides."""
-    if not isinstance(N, int) or isinstance(N, bool) or N < 1:
-        raise ValueError(f"N is {N!r}; a block is a whole number of kernels, at least 1")
+    check.whole("N", N)
     if Co % N and not pad:
         near = min((n for n in range(1, Co + 1) if Co % n == 0), key=lambda n: (abs(n - N), n))
         raise ValueError(f"N is {N}, and {Co} filters are no multiple of it; the nearest N that divides is {near}")
@@ -62,7 +53,7 @@ def norms(W: torch.Tensor, N: int, pad: bool = False) -> torch.Tensor:
     """B (G, Ci): the L1 norm of every block of ``W`` (Co, Ci, k, k)."""
     G = groups(len(W), N, pad)
     each = W.detach().abs().sum((2, 3))  # (Co, Ci)
-    return F.pad(each, (0, 0, 0, G * N - len(W))).view(G, N, -1).sum(1)
+    return functional.pad(each, (0, 0, 0, G * N - len(W))).view(G, N, -1).sum(1)
 
 
 def order(W: torch.Tensor) -> torch.Tensor:
@@ -83,33 +74,30 @@ def mask(W: torch.Tensor, p: float, N: int = 4, *, rearrange: bool = False, patt
     """M, True where a weight of ``W`` (Co, Ci, k, k) is kept: of each layer int(pieces · p) pieces go, the smallest in L1 norm.
 
     A piece is a block of N kernels, in the order of ``order`` if ``rearrange``; or what ``pattern`` says instead.
+    ``ValueError`` if p is outside [0, 1), if a weight is not finite, or if N does not divide Co and ``pad`` is not given.
     """
-    _check_rate(p)
+    check.share("p", p)
+    check.one_of("pattern", pattern, PATTERNS)
     if W.dim() != 4:
         raise ValueError(f"the weight has shape {tuple(W.shape)}; it is (Co, Ci, k, k), of a linear layer (Co, Ci, 1, 1)")
-    if not torch.isfinite(W).all():
-        raise ValueError("the weight holds a value that is not finite; blocks are ranked by finite norms")
+    check.finite("W", W, "pieces are ranked by finite norms")
     Co, Ci = W.shape[:2]
     if pattern == "weight":
-        flat = W.detach().abs().permute(1, 0, 2, 3).reshape(-1)
-        keep = torch.ones_like(flat, dtype=torch.bool)
-        keep[torch.argsort(flat, stable=True)[:int(len(flat) * p)]] = False
-        return keep.view(Ci, Co, *W.shape[2:]).permute(1, 0, 2, 3).contiguous()
+        scores = W.detach().abs().transpose(0, 1).reshape(-1, 1)  # input channel first, as in the code
+        keep = ~smallest(scores, int(len(scores) * p))
+        return keep.reshape(Ci, Co, *W.shape[2:]).transpose(0, 1).contiguous()
     if pattern == "filter":
-        keep = ~smallest(W.detach().abs().sum((1, 2, 3))[:, None], int(Co * p))
+        keep = ~smallest(W.detach().abs().sum((1, 2, 3))[:, None], int(Co * p))  # (Co, 1)
         return keep[:, :, None, None].expand(W.shape).contiguous()
-    if pattern not in PATTERNS:
-        raise ValueError(f"pattern is {pattern!r}; choose from {', '.join(PATTERNS)}")
     N = 1 if pattern == "kernel" else N
     pi = order(W) if rearrange else torch.arange(Co, device=W.device)
     B = norms(W[pi], N, pad)
     if pattern == "random":
         B = torch.rand(B.shape, generator=generator).to(B.device)
     keep = ~smallest(B, int(B.numel() * p))  # (G, Ci)
-    rows = keep.repeat_interleave(N, 0)[:Co]  # (Co, Ci), of W[π]
-    found = torch.empty_like(rows)
-    found[pi] = rows
-    return found[:, :, None, None].expand(W.shape).contiguous()
+    M = torch.empty(Co, Ci, dtype=torch.bool, device=W.device)
+    M[pi] = keep.repeat_interleave(N, 0)[:Co]  # the rows of W[π], put back
+    return M[:, :, None, None].expand(W.shape).contiguous()
 
 
 def kept_norm(W: torch.Tensor, M: torch.Tensor) -> float:
@@ -138,16 +126,18 @@ def stored_bytes(kept: int, blocks: int, G: int, value: int = 4, index: int = 2,
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+@check.renamed(rate="removed: the same share")
 @dataclass(frozen=True)
 class OneByN:
     """How a network is pruned; the defaults are the paper's.
 
-    ``rate`` is one rate or one per layer name. ``rearrange`` says whether blocks are formed in the order of the filters' norms:
-    in all layers, in none, or in those named. ``kernel`` are the sizes of kernels that are pruned: (1,) the pointwise
-    convolutions only, None all. ``filter_fn(name, module)`` and ``ignore`` leave layers out.
+    ``removed`` is the share of blocks that go, in [0, 1): one for all layers, or one for each layer name. ``rearrange`` says
+    whether blocks are formed in the order of the filters' norms: in all layers, in none, or in those named. ``kernel`` are the
+    sizes of kernels that are pruned: (1,) the pointwise convolutions only, None all. ``filter_fn(name, module)`` and
+    ``ignore`` leave layers out.
     """
 
-    rate: float | Mapping[str, float] = 0.5
+    removed: float | Mapping[str, float] = 0.5
     N: int = 4
     rearrange: bool | tuple[str, ...] = True
     pattern: str = "block"
@@ -158,12 +148,10 @@ class OneByN:
     seed: int = 0
 
     def __post_init__(self):
-        groups(self.N if isinstance(self.N, int) and self.N > 0 else 1, self.N)
-        if self.pattern not in PATTERNS:
-            raise ValueError(f"pattern is {self.pattern!r}; choose from {', '.join(PATTERNS)}")
-        for rate in self.rate.values() if isinstance(self.rate, Mapping) else [self.rate]:
-            if not 0 <= rate <= 1:
-                raise ValueError(f"rate {rate} is outside [0, 1]; the nearest is {0 if rate < 0 else 1}")
+        check.whole("N", self.N)
+        check.one_of("pattern", self.pattern, PATTERNS)
+        for share in self.removed.values() if isinstance(self.removed, Mapping) else [self.removed]:
+            check.share("removed", share)
 
 
 class MaskedConv2d(nn.Conv2d):
@@ -210,7 +198,7 @@ class PackedConv2d(Packed):
         self.shape, self.N, self.stride, self.padding, self.threads = tuple(W.shape), N, stride, padding, threads
         W = W.detach().cpu() if order is None else W.detach().cpu()[order]
         G = groups(len(W), N, pad=True)
-        P, I, D = encode(F.pad(W, (0, 0, 0, 0, 0, 0, 0, G * N - len(W))).contiguous(), N)
+        P, I, D = encode(functional.pad(W, (0, 0, 0, 0, 0, 0, 0, G * N - len(W))).contiguous(), N)
         self.register_buffer("P", torch.from_numpy(P))
         self.register_buffer("I", torch.from_numpy(I))
         self.register_buffer("D", torch.from_numpy(D))
@@ -231,11 +219,10 @@ class PackedConv2d(Packed):
     @torch.no_grad()
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         images = x.detach().cpu().float().numpy()
-        if self.shape[2:] == (1, 1) and self.stride == (1, 1) and self.padding == (0, 0):
-            flat = images.reshape(*images.shape[:2], -1)
-            y = np.stack([kernel.matmul(self.form, image, threads=self.threads) for image in flat]) if len(flat) else (
-                np.empty((0, self.form.shape[0], flat.shape[2]), np.float32))
-            y = y.reshape(*y.shape[:2], *images.shape[2:])
+        if (*self.shape[2:], *self.stride, *self.padding) == (1, 1, 1, 1, 0, 0):  # no patches need be made
+            y = np.empty((len(images), self.form.shape[0], *images.shape[2:]), np.float32)
+            for image, out in zip(images, y):
+                out.reshape(len(out), -1)[:] = kernel.matmul(self.form, image.reshape(len(image), -1), threads=self.threads)
         else:
             y = kernel.conv2d(self.form, images, self.stride, self.padding, threads=self.threads)
         y = torch.from_numpy(y)[:, : self.shape[0]].to(x)
@@ -254,6 +241,9 @@ class PackedConv2d(Packed):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+_FIRST = "call prune_ first"
+
+
 def prunable(model: nn.Module, config: OneByN = OneByN()) -> dict[str, nn.Conv2d]:
     """The convolutions that ``prune_`` works on, by name; those in groups, depthwise ones among them, are never among them."""
     def fits(name: str, module: nn.Module) -> bool:
@@ -269,49 +259,38 @@ def prune_(model: nn.Module, config: OneByN = OneByN()) -> None:
     Every convolution of one group is pruned, but for those that ``config`` leaves out. All masks are made before the model is
     changed, and they stay as they are: build the optimiser afterwards.
 
+    ``ValueError``, before anything is changed, if N does not divide the filters of a layer, if ``config`` names a layer that is
+    none to prune, or if a layer is pruned already.
+
     >>> model = MobileNetV2()
-    >>> prune_(model, OneByN(rate=0.5, N=4, kernel=(1,)))
+    >>> prune_(model, OneByN(removed=0.5, N=4, kernel=(1,)))
     """
-    found = prunable(model, config)
-    rates = dict(config.rate) if isinstance(config.rate, Mapping) else dict.fromkeys(found, config.rate)
-    for name in rates:
-        if name not in found:
-            raise ValueError(f"{name!r} is no convolution to prune; choose from {', '.join(found)}")
+    layers = prunable(model, config)
+    removed = dict(config.removed) if isinstance(config.removed, Mapping) else dict.fromkeys(layers, config.removed)
+    for name in removed:
+        check.one_of("a name of removed", name, layers)
     for name in config.rearrange if isinstance(config.rearrange, tuple) else ():
-        if name not in found:
-            raise ValueError(f"rearrange names {name!r}, which is no convolution to prune; choose from {', '.join(found)}")
-    if "" in rates:
-        raise ValueError("the network is itself a convolution; put it into an nn.Sequential")
-    draw = torch.Generator().manual_seed(config.seed)
-    made = {}
-    for name, rate in rates.items():
-        conv = found[name]
+        check.one_of("a name of rearrange", name, layers)
+    draw, made = torch.Generator().manual_seed(config.seed), {}
+    for name, share in removed.items():
+        conv = layers[name]
         if isinstance(conv, MaskedConv2d):
             raise ValueError(f"{name} is pruned already; prune the dense network")
-        first = config.rearrange is True or (config.rearrange is not False and name in config.rearrange)
-        first = first and config.pattern in ("block", "random")
-        try:
-            M = mask(conv.weight, rate, config.N, rearrange=first, pattern=config.pattern, pad=config.pad, generator=draw)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
+        blocks = config.pattern in ("block", "random")
+        first = blocks and (config.rearrange is True or (config.rearrange is not False and name in config.rearrange))
+        with check.of(name):
+            M = mask(conv.weight, share, config.N, rearrange=first, pattern=config.pattern, pad=config.pad, generator=draw)
         pi = order(conv.weight) if first else torch.arange(conv.out_channels, device=conv.weight.device)
-        made[name] = MaskedConv2d(conv, M, pi, config.N if config.pattern in ("block", "random") else 1)
-    for name, module in made.items():
-        model.set_submodule(name, module)
+        made[name] = MaskedConv2d(conv, M, pi, config.N if blocks else 1)
+    replace_(model, made)
 
 
 def dense(model: nn.Module) -> nn.Module:
-    """A new, ordinary network with the same outputs: the removed weights are zeros of plain convolutions."""
-    model = copy.deepcopy(model)
-    for name, module in list(model.named_modules()):
-        if isinstance(module, MaskedConv2d):
-            plain = nn.Conv2d(module.in_channels, module.out_channels, module.kernel_size, module.stride, module.padding,
-                              module.dilation, bias=module.bias is not None, padding_mode=module.padding_mode,
-                              device=module.weight.device, dtype=module.weight.dtype)
-            plain.load_state_dict({"weight": module.weight.detach() * module.mask}
-                                  | ({} if module.bias is None else {"bias": module.bias.detach()}))
-            model.set_submodule(name, plain.train(module.training))
-    return model
+    """A new, ordinary network with the same outputs: the removed weights are zeros of plain convolutions.
+
+    ``ValueError`` if nothing of ``model`` was pruned.
+    """
+    return replaced(model, MaskedConv2d, lambda name, layer: plain_like(layer, layer.weight * layer.mask), missing=_FIRST)
 
 
 def compact(model: nn.Module, example: torch.Tensor | None = None, *, threads: int = 1) -> nn.Module:
@@ -319,26 +298,28 @@ def compact(model: nn.Module, example: torch.Tensor | None = None, *, threads: i
 
     With ``example``, an input, filters that were rearranged are put into their new order together with all that depends on
     them, so that nothing is left to do at run time. Without it, or where that cannot be done, outputs are put back in place.
+    ``ValueError`` if nothing was pruned, or if a pruned convolution is dilated or does not pad with numbers of zeros.
     """
+    check.whole("threads", threads)
     masked = {name: module for name, module in model.named_modules() if isinstance(module, MaskedConv2d)}
-    if not masked:
-        raise ValueError("this network has no pruned convolution; call prune_ first")
     for name, module in masked.items():
         if module.dilation != (1, 1) or module.padding_mode != "zeros" or isinstance(module.padding, str):
             raise ValueError(f"{name} has dilation {module.dilation} and padding {module.padding!r} of mode "
                              f"{module.padding_mode!r}; the kernel takes dilation 1 and numbers of zeros")
-    found, moved = dense(model).eval(), {}
+    plain, moved, made = dense(model).eval(), {}, {}
     if example is not None:
-        wanted = {name: module.order for name, module in masked.items()
-                  if not torch.equal(module.order, torch.arange(len(module.order), device=module.order.device))}
-        found, moved = surgery.permute_filters(found, wanted, example, strict=False)
+        wanted = {name: module.order for name, module in masked.items() if not _straight(module.order)}
+        plain, moved = surgery.permute_filters(plain, wanted, example, strict=False)
     for name, module in masked.items():
-        conv, formed = found.get_submodule(name), module.order
+        conv, formed = plain.get_submodule(name), module.order
         if name in moved:  # row j of the network is now what row moved[j] was
-            place = torch.argsort(moved[name])
-            formed = place[formed]
-        straight = torch.equal(formed, torch.arange(len(formed), device=formed.device))
-        formed = None if straight else formed
-        packed = PackedConv2d(conv.weight, conv.bias, module.N, conv.stride, conv.padding, formed, threads)
-        found.set_submodule(name, packed)
-    return found
+            formed = torch.argsort(moved[name])[formed]
+        made[name] = PackedConv2d(conv.weight, conv.bias, module.N, conv.stride, conv.padding,
+                                  None if _straight(formed) else formed, threads)
+    replace_(plain, made)
+    return plain
+
+
+def _straight(order: torch.Tensor) -> bool:
+    """Whether ``order`` changes nothing."""
+    return torch.equal(order, torch.arange(len(order), device=order.device))
