@@ -89,7 +89,7 @@ def smaller(name: str) -> tuple[nn.Module, nn.Module]:
         lapp.settle_(model, flops, 0.6)
         return model, lapp.compact(model, EXAMPLE)
     if name == "dcff":
-        dcff.fuse_(model, dcff.DCFF(rate=0.5, filter_fn=lambda name, module: name != "features.7"), EXAMPLE)
+        dcff.fuse_(model, dcff.DCFF(removed=0.5, filter_fn=lambda name, module: name != "features.7"), EXAMPLE)
         return model.eval(), dcff.compact(model)
     if name == "we":
         we.Evolution().step(model, 0)

@@ -6,6 +6,7 @@ import torch
 
 from papernets.papers import dcff
 from papernets.papers.dcff import figures as draw
+from papernets.training import row
 
 
 @pytest.mark.parametrize("log_T", [-1.0, 0.0, 1.5, 4.0])
@@ -56,15 +57,16 @@ def test_underflow_counts_layers():
     assert list(code.y) == [4, 0] and list(stable.y) == [4, 4]
 
 
-def test_sentences_say_which_side_the_interval_lies():
-    def row(low, high, verdict):
-        return {"kind": "miniature", "id": "fusion.l1", "ours": (low + high) / 2, "interval": [low, high], "seeds": 10,
-                "verdict": verdict}
-    text = draw.evidence_in_words([row(0.1, 2, "shown"), row(-2, -0.1, "not shown"), row(-1, 1, "not shown"),
-                                   {"kind": "exact", "id": "x"}])
-    assert [part.split("Fused training is ")[1] for part in text.splitlines()] == [
-        "better; the claim is **shown**.", "worse; the claim is **not shown**.",
-        "neither better nor worse; the claim is **not shown**."]
+def test_learning_and_exchanges_are_read_from_the_rows():
+    rows = [row(seed, arm, 0.5, accuracies=[0.1, 0.3 + 0.1 * seed], exchanged=[3, 1])
+            for seed in (0, 1) for arm in ("fused", "narrow", "l1", "random")]
+    figure = draw.learning(rows)
+    assert {len(line.y) for line in figure.data} == {2} and len(figure.data) == 4
+    assert list(figure.data[-1].y) == pytest.approx([10, 35]) and "2 seeds" in figure.layout.title.text
+    figure = draw.selection_changes({"as published": rows[0]}, 80)
+    assert figure.layout.title.text == "Of 80 kept filters, 4 change (as published)"
+    assert draw.forms_in_words({"as published": rows[0]}).startswith(
+        "Test accuracy after the last epoch and filters exchanged in all, one seed: as published: 50.0 % and 4 exchanged.")
 
 
 def test_the_cost_table_has_the_published_counts():

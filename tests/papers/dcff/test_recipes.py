@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from papers.dcff.samples import cost
+from papers.dcff.sample import cost
 from torch import nn
 
 from papernets.papers.dcff import FusedConv2d, refresh_
-from papernets.papers.dcff.networks import NETWORKS, network
+from papernets.papers.dcff.networks import NARROW, NETWORKS
 from papernets.papers.dcff.recipes import RECIPES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -29,8 +29,8 @@ def weightless(monkeypatch):
 def test_every_recipe_builds(recipe, weightless):
     made = RECIPES[recipe]()
     name = recipe.rpartition("-")[0]
-    chosen = network(name)
-    model, narrow, dense = made.build(), chosen.narrow(), chosen.dense()
+    model, narrow, dense = made.build(), NARROW[name](), NETWORKS[name].build()
+    example = NETWORKS[name].example
     layers = {key: m for key, m in model.named_modules() if isinstance(m, FusedConv2d)}
     assert len(layers) == FUSED_LAYERS[name]
     for key, layer in layers.items():
@@ -41,9 +41,9 @@ def test_every_recipe_builds(recipe, weightless):
     left = [key for key, m in model.named_modules() if type(m) is nn.Conv2d]
     assert all(key == "conv1" or key == "stem.0" or ".shortcut." in key for key in left)
     exported = made.export(model)
-    assert cost(exported, torch.zeros(chosen.example)) == cost(narrow, torch.zeros(chosen.example))
-    assert cost(model, torch.zeros(chosen.example))[:2] == cost(narrow, torch.zeros(chosen.example))[:2]
-    assert made.before_epoch is refresh_
+    assert cost(exported, example) == cost(narrow, example)
+    assert cost(model, example)[:2] == cost(narrow, example)[:2]
+    assert made.before_epoch.func is refresh_ and made.before_epoch.keywords == {"epochs": made.epochs}
 
 
 def test_the_recipes_are_those_of_the_networks():

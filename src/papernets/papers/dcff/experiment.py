@@ -1,83 +1,91 @@
 """The experiments of the chapter on DCFF."""
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
-from papernets.data import Split, photograph_patches
+from papernets import check
+from papernets.data import photograph_patches
 from papernets.nn import ConvNet, surgery
 from papernets.papers.dcff.method import DCFF, FusedConv2d, compact, fuse_narrow_, kept_width, refresh_, select
-from papernets.training import cosine, fit, loader, logits, seed_everything, single_thread
+from papernets.training import Task, cosine, loader, logits, row, single_thread
 
 ARMS = ("fused", "narrow", "l1", "random")
+WIDTHS = (32, 64, 64)
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One run: test accuracy (a share) after every epoch, the trained network, and how many kept filters changed."""
-
-    accuracy: list[float]
-    model: nn.Module
-    exchanged: list[int] = field(default_factory=list)
-
-
-def keep_largest(model: nn.Module, rate: float, example: torch.Tensor) -> nn.Module:
+def keep_largest(model: nn.Module, removed: float, example: torch.Tensor) -> nn.Module:
     """A narrower copy of a trained network: in every convolution the filters of largest L1 norm. The usual baseline."""
     kept = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d):
             norm = module.weight.detach().abs().sum((1, 2, 3))
-            kept[name] = select(norm, kept_width(len(norm), rate))
+            kept[name] = select(norm, kept_width(len(norm), removed))
     return surgery.keep_filters(model, kept, example)
 
 
-def trial(arm: str, data: tuple[Split, Split], *, widths=(32, 64, 64), rate: float = 0.5, epochs: int = 20,
-          seed: int = 0, lr: float = 0.05, batch: int = 64, config: DCFF | None = None) -> Trial:
-    """Train one arm of the comparison; every arm has ``epochs`` epochs, the same seed and the same order of the data.
+def learn(task: Task, arm: str, *, widths: Sequence[int] = WIDTHS, removed: float = 0.5,
+          config: DCFF | None = None) -> tuple[nn.Module, list[float], list[int]]:
+    """Train one arm of the comparison; every arm has all epochs of the task, the same seed and the same order of the data.
 
     ``fused``: fused training. ``random``: the same, with random filters kept. ``narrow``: the narrow network directly.
     ``l1``: the wide network for half the epochs, its filters of largest L1 norm kept, fine-tuned for the other half; each
     half has a cosine of its own, the second from a fifth of the rate.
+
+    Returns the network, its test accuracy (a share) after every epoch, and how many of its kept filters were exchanged at the
+    start of every epoch but the first. ``ValueError`` lists the arms.
     """
-    if arm not in ARMS:
-        raise ValueError(f"no arm {arm!r}; choose from {', '.join(ARMS)}")
-    train, test = loader(data[0], batch, True), loader(data[1], 500, False)
-    classes, channels = len(data[0].classes), data[0].images.shape[1]
+    check.one_of("arm", arm, ARMS)
+    test, data = loader(task.test, 500, False), (len(task.train.classes), task.train.images.shape[1])
+    if arm == "l1":
+        return *_cut(task, task.start(ConvNet, widths, *data), removed, test), []
+    model = task.start(ConvNet, [kept_width(C, removed) for C in widths], *data)
+    if arm == "narrow":
+        return model, task.learn(model, test=test).scores, []
+    return _blend(task, model, widths, replace(config or DCFF(), random=arm == "random"), test)
+
+
+def _cut(task: Task, model: nn.Module, removed: float, test: DataLoader) -> tuple[nn.Module, list[float]]:
+    half = task.epochs // 2
+    rest = task.epochs - half
+    first = task.learn(model, half, test=test).scores if half else []
+    model = keep_largest(model, removed, task.train.images[:1])
+    return model, first + task.learn(model, rest, again=1, test=test, lr=cosine(task.lr / 5, rest)).scores
+
+
+def _blend(task: Task, model: nn.Module, widths: Sequence[int], config: DCFF,
+           test: DataLoader) -> tuple[nn.Module, list[float], list[int]]:
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
+    fuse_narrow_(model, dict(zip(names, widths)), config)
+    layers, exchanged = [module for module in model.modules() if isinstance(module, FusedConv2d)], []
+
+    def refresh(model: nn.Module, epoch: int) -> None:
+        before = [set(layer.kept.tolist()) for layer in layers]
+        refresh_(model, epoch, task.epochs)
+        if epoch > 0:
+            exchanged.append(sum(len(set(layer.kept.tolist()) - old) for layer, old in zip(layers, before)))
+
+    return model, task.learn(model, test=test, before_epoch=refresh).scores, exchanged
+
+
+def compare(seed: int, *, train: int = 2000, test: int = 1000, epochs: int = 20, widths: Sequence[int] = WIDTHS,
+            removed: float = 0.5, arms: Sequence[str] = ARMS, config: DCFF | None = None) -> list[dict]:
+    """A row for each of ``arms``, for one seed on the photograph patches: test accuracy (a share) after the last epoch.
+
+    ``accuracies`` are those after every epoch, ``exchanged`` counts the kept filters that changed at the start of every epoch
+    but the first, and ``difference`` is the largest between the logits of the fused network and of its export. ``config`` is
+    the form of the method.
+    """
+    task, rows = Task(*photograph_patches(train, test, seed), epochs=epochs, seed=seed), []
     with single_thread():
-        seed_everything(seed)
-        if arm == "l1":
-            model = ConvNet(widths, classes, channels)
-            half = epochs // 2
-            first = fit(model, train, test, epochs=half, lr=cosine(lr, half), seed=seed).accuracy if half else []
-            model = keep_largest(model, rate, data[0].images[:1])
-            rest = epochs - half
-            second = fit(model, train, test, epochs=rest, lr=cosine(lr / 5, rest), seed=seed + 1).accuracy
-            return Trial(first + second, model)
-        model = ConvNet([kept_width(C, rate) for C in widths], classes, channels)
-        before, exchanged = None, []
-        if arm != "narrow":
-            full = {name: C for (name, module), C in zip(
-                ((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d)), widths)}
-            fuse_narrow_(model, full, replace(config or DCFF(), random=arm == "random"))
-
-            def before(model, epoch):
-                kept = [set(m.kept.tolist()) for m in model.modules() if isinstance(m, FusedConv2d)]
-                refresh_(model, epoch, epochs)
-                now = [set(m.kept.tolist()) for m in model.modules() if isinstance(m, FusedConv2d)]
-                if epoch > 0:
-                    exchanged.append(sum(len(new - old) for old, new in zip(kept, now)))
-
-        history = fit(model, train, test, epochs=epochs, lr=cosine(lr, epochs), seed=seed, before_epoch=before)
-        return Trial(history.accuracy, model, exchanged)
-
-
-def compare(seed: int, *, train: int = 2000, test: int = 1000, epochs: int = 20,
-            widths=(32, 64, 64), rate: float = 0.5) -> dict:
-    """All arms for one seed on the photograph patches: their accuracies, and the fused network against its export."""
-    data = photograph_patches(train, test, seed)
-    runs = {arm: trial(arm, data, widths=widths, rate=rate, epochs=epochs, seed=seed) for arm in ARMS}
-    fused = runs["fused"].model
-    with single_thread():
-        gap = logits(fused, data[1].images) - logits(compact(fused), data[1].images)
-    return {"seed": seed, "export": float(gap.abs().max()), **{arm: run.accuracy for arm, run in runs.items()}}
+        for arm in arms:
+            model, accuracies, exchanged = learn(task, arm, widths=widths, removed=removed, config=config)
+            made = row(seed, arm, accuracies[-1], accuracies=accuracies, exchanged=exchanged)
+            if arm == "fused":
+                gap = logits(model, task.test.images) - logits(compact(model), task.test.images)
+                made["difference"] = float(gap.abs().max())
+            rows.append(made)
+    return rows

@@ -1,6 +1,6 @@
 """The figures of the chapter on DCFF."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
@@ -9,9 +9,11 @@ from papernets_kernels import roofline
 from plotly.subplots import make_subplots
 
 from papernets.chapter import BASELINE, OURS, SCALE, plots
-from papernets.measure import count, macs, median_seconds, parameters, stored_bits
+from papernets.measure import count_of, median_seconds, size_of
 from papernets.nn import VGG16_WIDTHS
-from papernets.papers.dcff import experiment, method, networks
+from papernets.papers.dcff import experiment, method
+from papernets.papers.dcff.networks import NARROW, NETWORKS
+from papernets.training import scores
 
 ARM_NAMES = {"fused": "fused (DCFF)", "narrow": "narrow, trained directly", "l1": "wide, cut by L1, fine-tuned",
              "random": "fused, random filters kept"}
@@ -19,10 +21,8 @@ ARM_NAMES = {"fused": "fused (DCFF)", "narrow": "narrow, trained directly", "l1"
 
 def cost_by_layer(name: str = "vgg16") -> go.Figure:
     """Multiply-accumulates of every convolution, dense and compact."""
-    chosen = networks.network(name)
-    with torch.device("meta"):
-        example = torch.empty(chosen.example)
-        dense, narrow = (count(model(), example) for model in (chosen.dense, chosen.narrow))
+    made = NETWORKS[name]
+    dense, narrow = (count_of(build, made.shape) for build in (made.build, NARROW[name]))
     layers = [layer for layer in dense if dense[layer].macs and "classifier" not in layer]
     series = {"wide network": [dense[layer].macs / 1e6 for layer in layers],
               "compact network": [narrow[layer].macs / 1e6 for layer in layers]}
@@ -101,7 +101,7 @@ def _what(phi: torch.Tensor, W: torch.Tensor, blends: torch.Tensor) -> str:
 def underflow(temperatures: Sequence[float] = (1, 10, 30, 60, 100, 150, 200, 300, 1000)) -> go.Figure:
     """In how many of the first four layers of a new VGG-16 the importance is finite, by the code and in log space."""
     torch.manual_seed(0)
-    convs = [module for module in networks.network("vgg16").narrow().modules() if isinstance(module, torch.nn.Conv2d)]
+    convs = [module for module in NARROW["vgg16"]().modules() if isinstance(module, torch.nn.Conv2d)]
     layers = [method.FusedConv2d(conv, C) for conv, C in zip(convs[:4], VGG16_WIDTHS)]
     code, stable = [], []
     for T in temperatures:
@@ -114,28 +114,21 @@ def underflow(temperatures: Sequence[float] = (1, 10, 30, 60, 100, 150, 200, 300
                        log_x=True)
 
 
-def learning(runs: Sequence[dict]) -> go.Figure:
+def learning(rows: Sequence[Mapping]) -> go.Figure:
     """Test accuracy after every epoch, mean over the seeds."""
-    series = {ARM_NAMES[arm]: 100 * np.mean([run[arm] for run in runs], axis=0) for arm in experiment.ARMS}
+    curves = {arm: scores(rows, arm, key="accuracies") for arm in experiment.ARMS}
+    series = {ARM_NAMES[arm]: 100 * np.mean(curve, axis=0) for arm, curve in curves.items()}
     best = max(series, key=lambda name: series[name][-1])
-    seeds = f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
+    count = len(curves["fused"])
+    seeds = f"{count} seed{'s' if count > 1 else ''}"
     return plots.lines(series, f"After the last epoch of this run ({seeds}): best is “{best}”", "epoch",
                        "test accuracy (%)", ours=ARM_NAMES["fused"],
                        colors={ARM_NAMES["l1"]: "#0072B2", ARM_NAMES["random"]: "#009E73"})
 
 
-def evidence(claims: Sequence[dict]) -> go.Figure:
-    """The paired differences of the evidence run."""
-    compared = [row for row in claims if row["kind"] == "miniature"]
-    rows = [(ARM_NAMES[row['id'].split('.')[1]], row["ours"], *row["interval"]) for row in compared]
-    seeds = compared[0]["seeds"]
-    return plots.intervals(rows, f"Test accuracy of fused training minus each baseline, {seeds} paired seeds",
-                           "points (95 %)", "baseline")
-
-
-def selection_changes(trials: dict[str, experiment.Trial], filters: int) -> go.Figure:
-    """How many kept filters were exchanged at the start of each epoch."""
-    changes = {name: run.exchanged for name, run in trials.items()}
+def selection_changes(rows: Mapping[str, Mapping], filters: int) -> go.Figure:
+    """How many kept filters were exchanged at the start of each epoch; a row for each form of the method, by name."""
+    changes = {name: row["exchanged"] for name, row in rows.items()}
     total = {name: sum(counts) for name, counts in changes.items()}
     title = f"Of {filters} kept filters, " + ", ".join(f"{total[name]} change ({name})" for name in changes)
     return plots.lines(changes, title, "epoch", "kept filters exchanged", ours=next(iter(changes)),
@@ -145,21 +138,20 @@ def selection_changes(trials: dict[str, experiment.Trial], filters: int) -> go.F
 
 def layer_times(peak: roofline.Roofline, at_least: float = 0.05) -> dict[str, np.ndarray]:
     """Per convolution of VGG-16 at batch 1 on one thread, wide and compact (2, 13): MACs, roofline and measured seconds."""
-    chosen = networks.network("vgg16")
-    found = {"MACs": [], "roofline": [], "measured": []}
-    for model in (chosen.dense(), chosen.narrow()):
+    times = {"MACs": [], "roofline": [], "measured": []}
+    for model in (NETWORKS["vgg16"].build(), NARROW["vgg16"]()):
         size, rows = 32, []
         for index, conv in enumerate(module for module in model.modules() if isinstance(module, torch.nn.Conv2d)):
             x = torch.randn(1, conv.in_channels, size, size)
-            macs_ = size * size * conv.weight.numel()
+            macs = size * size * conv.weight.numel()
             moved = 4 * (x.numel() + conv.weight.numel() + size * size * conv.out_channels)
             with torch.no_grad():
                 seconds = median_seconds(lambda conv=conv, x=x: conv(x), 1, at_least)
-            rows.append((macs_, peak.seconds(macs_, moved), seconds))
+            rows.append((macs, peak.seconds(macs, moved), seconds))
             size //= 2 if index in (1, 3, 6, 9) else 1
-        for key, values in zip(found, zip(*rows)):
-            found[key].append(values)
-    return {key: np.array(values) for key, values in found.items()}
+        for key, values in zip(times, zip(*rows)):
+            times[key].append(values)
+    return {key: np.array(values) for key, values in times.items()}
 
 
 def measured_speed(times: dict[str, np.ndarray]) -> go.Figure:
@@ -171,23 +163,9 @@ def measured_speed(times: dict[str, np.ndarray]) -> go.Figure:
                       "convolution", "wide over compact", ours=names["measured"])
 
 
-def evidence_in_words(claims: Sequence[dict]) -> str:
-    """What the paired comparison says, one sentence a baseline."""
-    parts = []
-    for row in claims:
-        if row["kind"] != "miniature":
-            continue
-        arm = ARM_NAMES[row["id"].split(".")[1]]
-        low, high = row["interval"]
-        side = "better" if low > 0 else "worse" if high < 0 else "neither better nor worse"
-        parts.append(f"- Against *{arm}*: {row['ours']:+.2f} points ({low:+.2f} to {high:+.2f}, {row['seeds']} seeds). "
-                     f"Fused training is {side}; the claim is **{row['verdict']}**.")
-    return "\n".join(parts)
-
-
-def forms_in_words(trials: dict[str, experiment.Trial]) -> str:
+def forms_in_words(rows: Mapping[str, Mapping]) -> str:
     """Accuracy and exchanged filters of each form of the method, for one seed."""
-    parts = [f"{name}: {100 * run.accuracy[-1]:.1f} % and {sum(run.exchanged)} exchanged" for name, run in trials.items()]
+    parts = [f"{name}: {100 * row['score']:.1f} % and {sum(row['exchanged'])} exchanged" for name, row in rows.items()]
     return ("Test accuracy after the last epoch and filters exchanged in all, one seed: " + "; ".join(parts)
             + ". One seed is no verdict on accuracy; the number of exchanges is what the figure is about.")
 
@@ -206,11 +184,9 @@ def speed_in_words(times: dict[str, np.ndarray]) -> str:
 
 def cost_in_words(name: str = "vgg16") -> str:
     """Parameters, bytes and MACs of the wide and the compact network."""
-    chosen = networks.network(name)
-    with torch.device("meta"):
-        example = torch.empty(chosen.example)
-        models = {"wide": chosen.dense(), "compact": chosen.narrow()}
+    made = NETWORKS[name]
     lines = ["| | parameters | bytes (float32) | MACs |", "|---|---:|---:|---:|"]
-    for kind, model in models.items():
-        lines.append(f"| {kind} | {parameters(model):,} | {stored_bits(model) // 8:,} | {macs(model, example):,} |")
+    for kind, build in (("wide", made.build), ("compact", NARROW[name])):
+        size = size_of(build, made.shape)
+        lines.append(f"| {kind} | {size['params']:,} | {4 * size['params']:,} | {size['macs']:,} |")
     return "\n".join(lines)

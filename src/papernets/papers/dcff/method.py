@@ -19,7 +19,6 @@ Differs: a filter that stays in S keeps its place in the narrow layer, and one t
 Differs: distances are computed in float64 by explicit differences, so equal filters have distance exactly 0.
 """
 
-import copy
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -27,9 +26,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
-from papernets.nn import chosen, rounded, surgery
+from papernets import check
+from papernets.nn import chosen, conv_like, replace_, replaced, rounded, surgery
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Functions on tensors
@@ -37,15 +37,16 @@ from papernets.nn import chosen, rounded, surgery
 
 
 def distances(weight: torch.Tensor, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    """D (C, C): Euclidean distances between the C filters of ``weight`` (C, …), D_jk = ‖w_j - w_k‖."""
-    if not torch.isfinite(weight).all():
-        raise ValueError("a filter holds a value that is not finite; distances need finite weights")
-    rows = weight.detach().flatten(1).to(dtype)  # (C, c·k·k)
+    """D (C, C): Euclidean distances between the C filters of ``weight`` (C, …), D_jk = ‖w_j - w_k‖.
+
+    ``ValueError`` if a weight is not finite.
+    """
+    rows = check.finite("weight", weight, "distances need finite weights").detach().flatten(1).to(dtype)  # (C, c·k·k)
     return torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def log_proxy(D: torch.Tensor, T: float) -> torch.Tensor:
-    """log P (C, C), where P_jk = exp(-T·D_jk) / Σ_g exp(-T·D_jg). Finite for every T."""
+    """log P (C, C), where P_jk = exp(-T·D_jk) / Σ_g exp(-T·D_jg). Finite for every T in [0, ∞); others are a ``ValueError``."""
     if not 0 <= T < math.inf:
         raise ValueError(f"temperature {T} is outside [0, ∞); the nearest is 0")
     return torch.log_softmax(-T * D, dim=1)
@@ -74,9 +75,11 @@ def importance_of_code(D: torch.Tensor, T: float, eps: float = 1e-7) -> torch.Te
 
 
 def select(I: torch.Tensor, m: int) -> torch.Tensor:
-    """S (m,): the indices of the m largest importances, ascending; ties go to the lower index."""
-    if not 1 <= m <= len(I):
-        raise ValueError(f"cannot keep {m} of {len(I)} filters; choose from 1 to {len(I)}")
+    """S (m,): the indices of the m largest of the C importances ``I`` (C,), ascending; ties go to the lower index.
+
+    ``ValueError`` if m is not a whole number from 1 to C.
+    """
+    check.whole("number of kept filters", m, 1, len(I))
     return torch.sort(torch.sort(I, descending=True, stable=True).indices[:m]).values
 
 
@@ -96,10 +99,10 @@ def fuse(weight: torch.Tensor, phi: torch.Tensor) -> torch.Tensor:
 def temperature(epoch: float, epochs: float, T_s: float = 1.0, T_e: float = 1e4, growth: float = 1.0) -> float:
     """T at ``epoch`` of ``epochs``: from T_s at 0 to T_e at the end along half a sigmoid of slope ``growth`` (κ).
 
-    With κ = 1, the value of the authors' code, T is 4622 at epoch 1: the blend is a selection almost at once.
+    With κ = 1, the value of the authors' code, T is 4622 at epoch 1: the blend is a selection almost at once. ``ValueError``
+    if there are no epochs, if ``epoch`` is none of them, or if κ is so small that the schedule is a flat line.
     """
-    if not epochs > 0:
-        raise ValueError(f"epochs is {epochs}; the schedule needs more than 0")
+    check.above("epochs", epochs, 20)
     if not 0 <= epoch <= epochs:
         raise ValueError(f"epoch {epoch} is outside 0 to {epochs}")
     whole = math.tanh(growth * epochs / 2)
@@ -109,20 +112,20 @@ def temperature(epoch: float, epochs: float, T_s: float = 1.0, T_e: float = 1e4,
     return T_s + (T_e - T_s) * math.tanh(growth * epoch / 2) / whole
 
 
-def kept_width(C: int, rate: float, guarded: bool = False) -> int:
-    """m = ⌊C(1 - r)⌋, the float product taken as it is, as the authors' code does.
+@check.renamed(rate="removed")
+def kept_width(C: int, removed: float, guarded: bool = False) -> int:
+    """m = ⌊C(1 - r)⌋ of the share r = ``removed``, the float product taken as it is, as the authors' code does.
 
-    So 160 filters at rate 0.8 leave 31, because 160·(1 - 0.8) is a little below 32 in floating point; the published
-    networks have those widths. ``guarded`` adds 1e-9 before the floor and gives 32.
+    So 160 filters without a share of 0.8 are 31, because 160·(1 - 0.8) is a little below 32 in floating point; the published
+    networks have those widths. ``guarded`` adds 1e-9 before the floor and gives 32. ``ValueError`` if r is outside [0, 1), or
+    if no filter is left.
     """
     highest = next(r / 1000 for r in range(999, -1, -1) if C * (1 - r / 1000) >= 1)  # of three digits
-    if not 0 <= rate < 1:
-        nearest = 0.0 if rate < 0 else highest
-        raise ValueError(f"rate {rate} is outside [0, 1); the nearest that leaves a filter is {nearest:g}")
-    m = math.floor(C * (1 - rate) + (1e-9 if guarded else 0))
+    check.share("removed", removed, step=1 - highest)
+    m = math.floor(C * (1 - removed) + (1e-9 if guarded else 0))
     if m < 1:
-        raise ValueError(f"rate leaves no filter: {C} filters at rate {rate} keep {m}; "
-                         f"the highest rate of three digits that keeps one is {highest:g}")
+        raise ValueError(f"removed leaves no filter: {C} filters without a share of {removed} are {m}; "
+                         f"the highest share of three digits that keeps one is {highest:g}")
     return m
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -130,17 +133,20 @@ def kept_width(C: int, rate: float, guarded: bool = False) -> int:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+@check.renamed(rate="removed")
 @dataclass(frozen=True)
 class DCFF:
     """How a network is narrowed and fused; the defaults are the paper's.
 
-    ``rate`` is one pruning rate or one per layer name; ``growth`` is κ of the schedule, or ``"slow"`` for κ = 10/E, which
-    spreads the sharpening over all E epochs (not the paper's). ``random`` keeps random filters instead of the most
-    important: a baseline. ``round_to`` makes widths multiples of a number, such as those of a vector register;
-    ``filter_fn(name, module)`` and ``ignore`` leave layers out.
+    ``removed`` is the share of filters that goes, the paper's pruning rate r: one, or one per layer name. ``growth`` is κ of
+    the schedule, or ``"slow"`` for κ = 10/E, which spreads the sharpening over all E epochs (not the paper's). ``random``
+    keeps random filters instead of the most important: a baseline. ``round_to`` makes widths multiples of a number, such as
+    those of a vector register; ``filter_fn(name, module)`` and ``ignore`` leave layers out. ``stable=False`` computes the
+    importance as the authors' code does, with ``score_eps`` in its logarithm; ``guarded`` is that of ``kept_width``.
+    ``ValueError`` for a share outside [0, 1), and for temperatures, a growth or a multiple that cannot be.
     """
 
-    rate: float | Mapping[str, float] = 0.5
+    removed: float | Mapping[str, float] = 0.5
     T_s: float = 1.0
     T_e: float = 1e4
     growth: float | str = 1.0
@@ -158,11 +164,12 @@ class DCFF:
             raise ValueError(f"temperatures T_s = {self.T_s}, T_e = {self.T_e} must satisfy 0 < T_s ≤ T_e")
         if self.growth != "slow" and not (isinstance(self.growth, int | float) and 0 < self.growth < math.inf):
             raise ValueError(f"growth is {self.growth!r}; it is a number above 0 or 'slow'")
-        for rate in self.rate.values() if isinstance(self.rate, Mapping) else [self.rate]:
-            if not 0 <= rate < 1:
-                raise ValueError(f"rate {rate} is outside [0, 1); the nearest is {0.0 if rate < 0 else 0.99:g}")
+        each = self.removed if isinstance(self.removed, Mapping) else {"": self.removed}
+        for name, share in each.items():
+            check.share(f"removed[{name!r}]" if name else "removed", share)
 
     def temperature(self, epoch: float, epochs: float) -> float:
+        """T at ``epoch`` of ``epochs``."""
         growth = 10 / epochs if self.growth == "slow" else self.growth
         return temperature(epoch, epochs, self.T_s, self.T_e, growth)
 
@@ -172,6 +179,9 @@ class FusedConv2d(nn.Module):
 
     ``weight`` (C, c, k, k) and ``bias`` (C,) are the wide layer's; ``phi`` (m, C), ``score`` (C,) and ``kept`` (m,) are
     buffers and travel in the ``state_dict``. The gradient reaches every wide filter: dL/dW = Φᵀ dL/dW̃.
+
+    It is made from the ``narrow`` convolution in whose place it stands and from C = ``full``. ``ValueError`` if that has
+    groups, another padding than zeros, or more than ``full`` filters.
     """
 
     def __init__(self, narrow: nn.Conv2d, full: int, config: DCFF = DCFF()):
@@ -184,7 +194,9 @@ class FusedConv2d(nn.Module):
         if not 1 <= m <= full:
             raise ValueError(f"{m} filters cannot be blended from {full}; full must be at least {m}")
         self.config = config
+        self.in_channels, self.out_channels, self.kernel_size = narrow.in_channels, m, narrow.kernel_size
         self.stride, self.padding, self.dilation = narrow.stride, narrow.padding, narrow.dilation
+        self.padding_mode = narrow.padding_mode
         like = {"device": narrow.weight.device, "dtype": narrow.weight.dtype}
         self.weight = nn.Parameter(torch.empty(full, *narrow.weight.shape[1:], **like))
         self.bias = nn.Parameter(torch.empty(full, **like)) if narrow.bias is not None else None
@@ -233,7 +245,7 @@ class FusedConv2d(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         weight, bias = self.fused()
-        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation)  # (B, m, h, w)
+        return functional.conv2d(x, weight, bias, self.stride, self.padding, self.dilation)  # (B, m, h, w)
 
     def macs_of(self, x: torch.Tensor, y: torch.Tensor, convention: str) -> int:
         """At inference it costs what the narrow convolution costs."""
@@ -241,17 +253,12 @@ class FusedConv2d(nn.Module):
 
     def to_conv(self) -> nn.Conv2d:
         """The ordinary convolution of m filters with the same outputs."""
-        weight, bias = self.fused()
-        conv = nn.Conv2d(weight.shape[1], len(weight), weight.shape[2:], self.stride, self.padding, self.dilation,
-                         bias=bias is not None, device=weight.device, dtype=weight.dtype)
-        with torch.no_grad():
-            conv.weight.copy_(weight)
-            if bias is not None:
-                conv.bias.copy_(bias)
+        conv, (weight, bias) = conv_like(self), self.fused()
+        conv.load_state_dict({"weight": weight.detach()} | ({} if bias is None else {"bias": bias.detach()}))
         return conv
 
     def extra_repr(self) -> str:
-        return f"{self.weight.shape[1]}, {len(self.phi)} of {len(self.weight)}, kernel_size={tuple(self.weight.shape[2:])}"
+        return f"{self.in_channels}, {self.out_channels} of {len(self.weight)}, kernel_size={self.kernel_size}"
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The verbs
@@ -263,52 +270,60 @@ def fuse_(model: nn.Module, config: DCFF = DCFF(), example: torch.Tensor | None 
 
     ``example`` is an input; it is used to follow the channels through residual, concatenated and depthwise paths. Every
     convolution of one group is narrowed and fused, but for those in ``config.ignore``; convolutions whose outputs are
-    added need the same rate; depthwise ones follow their input. Weights start anew, as in the paper: build the optimiser
-    afterwards. A network whose outputs would change shape is refused, unchanged.
+    added need the same share; depthwise ones follow their input. Weights start anew, as in the paper: build the optimiser
+    afterwards. ``ValueError``, with the network unchanged, if there is no example, if the shares do not fit together, or if
+    the network's own outputs would change shape.
 
     >>> model = ConvNet()
-    >>> fuse_(model, DCFF(rate=0.5), torch.zeros(1, 3, 32, 32))
+    >>> fuse_(model, DCFF(removed=0.5), torch.zeros(1, 3, 32, 32))
     """
     if example is None:
         raise ValueError("example is missing; give one input of the network, such as torch.zeros(1, 3, 224, 224)")
-    found = chosen(model, nn.Conv2d, ignore=config.ignore, filter_fn=lambda name, module: module.groups == 1 and (
+    layers = chosen(model, nn.Conv2d, ignore=config.ignore, filter_fn=lambda name, module: module.groups == 1 and (
         config.filter_fn is None or config.filter_fn(name, module)))
-    full = {name: module.out_channels for name, module in found.items()}
-    rates = _rates(model, config, full)
-    widths = {name: rounded(kept_width(full[name], rate, config.guarded), config.round_to, full[name])
-              for name, rate in rates.items()}
+    full = {name: module.out_channels for name, module in layers.items()}
+    shares = _shares(model, config, full)
+    widths = {name: rounded(kept_width(full[name], share, config.guarded), config.round_to, full[name])
+              for name, share in shares.items()}
     kept = {name: torch.arange(width) for name, width in widths.items()}
     narrow = surgery.keep_filters(model, kept, example)
-    fuse_narrow_(narrow, {name: full[name] for name in rates}, config)
+    fuse_narrow_(narrow, {name: full[name] for name in shares}, config)
     model.__dict__.update(narrow.__dict__)  # the copy is whole: only now is the model itself changed
 
 
-def _rates(model: nn.Module, config: DCFF, full: Mapping[str, int]) -> dict[str, float]:
-    if not isinstance(config.rate, Mapping):
-        return dict.fromkeys(full, config.rate)
-    for name in config.rate:
-        module = dict(model.named_modules()).get(name)
+def _shares(model: nn.Module, config: DCFF, full: Mapping[str, int]) -> dict[str, float]:
+    """The share that goes from each layer to be fused, by name."""
+    if not isinstance(config.removed, Mapping):
+        return dict.fromkeys(full, config.removed)
+    modules = dict(model.named_modules())
+    for name in config.removed:
+        module = modules.get(name)
         if isinstance(module, nn.Conv2d) and module.groups != 1:
             raise ValueError(f"{name} has {module.groups} groups and cannot be fused; fusion is defined for 1 group")
         if name not in full:
             raise ValueError(f"{name!r} is no convolution to fuse; choose from {', '.join(full)}")
-    return dict(config.rate)
+    return dict(config.removed)
 
 
 def fuse_narrow_(model: nn.Module, full: Mapping[str, int], config: DCFF = DCFF()) -> None:
-    """Replace convolutions of an already narrow ``model``, by name, with blends of ``full[name]`` wide filters each."""
+    """Replace convolutions of an already narrow ``model``, by name, with blends of ``full[name]`` wide filters each.
+
+    ``ValueError``, with the network unchanged, if a name is none of a convolution, or one cannot be a blend.
+    """
     modules = dict(model.named_modules())
     fused = {}
     for name, C in full.items():
         if not isinstance(modules.get(name), nn.Conv2d):
             raise ValueError(f"{name!r} is no convolution of this network")
         fused[name] = FusedConv2d(modules[name], C, config)
-    for name, module in fused.items():
-        model.set_submodule(name, module)
+    replace_(model, fused)
 
 
 def refresh_(model: nn.Module, epoch: float, epochs: float) -> float:
-    """Do this at the start of every epoch: new proxies, importances, selections and blends. Returns the temperature."""
+    """Do this at the start of every epoch: new proxies, importances, selections and blends. Returns the temperature.
+
+    ``ValueError`` if no layer is fused, or if ``epoch`` is outside 0 to ``epochs``.
+    """
     layers = {name: module for name, module in model.named_modules() if isinstance(module, FusedConv2d)}
     if not layers:
         raise ValueError("this network has no fused convolution; call fuse_ first")
@@ -323,12 +338,9 @@ def refresh_(model: nn.Module, epoch: float, epochs: float) -> float:
     return T
 
 
-def compact(model: nn.Module) -> nn.Module:
-    """A new, ordinary, narrow network with the same outputs: every blend becomes a convolution of its own."""
-    model = copy.deepcopy(model)
-    for name, module in list(model.named_modules()):
-        if isinstance(module, FusedConv2d):
-            if name == "":
-                return module.to_conv()
-            model.set_submodule(name, module.to_conv())
-    return model
+def compact(model: nn.Module, example: torch.Tensor | None = None) -> nn.Module:
+    """A new, ordinary, narrow network with the same outputs: every blend becomes a convolution of its own.
+
+    ``example`` is not needed: layers know what they are. ``ValueError`` if no layer is fused.
+    """
+    return replaced(model, FusedConv2d, lambda name, layer: layer.to_conv(), missing="call fuse_ first")

@@ -1,46 +1,18 @@
 """The networks of DCFF, and what they cost."""
 
-import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import nn
 
-from papernets.measure import macs, parameters
-from papernets.nn import GOOGLENET_WIDTHS, VGG, VGG16_WIDTHS, GoogLeNet, ResNetCIFAR, ResNetImageNet
+from papernets.measure import size_of
+from papernets.nn import GOOGLENET_WIDTHS, VGG, VGG16_WIDTHS, GoogLeNet, Network, Networks, ResNetCIFAR, ResNetImageNet, chosen
 from papernets.papers.dcff.method import DCFF, FusedConv2d, fuse_narrow_, kept_width
 
 
-@dataclass(frozen=True)
-class Network:
-    """A dense network of the paper and the narrow one its published rates leave; ``fused`` names the fused layers."""
-
-    dense: Callable[[], nn.Module]
-    narrow: Callable[[], nn.Module]
-    example: tuple[int, ...]
-    unfused: tuple[str, ...] = ()
-    init: str = "default"
-    config: DCFF = field(default_factory=DCFF)
-
-    def build(self) -> nn.Module:
-        """The narrow network with its fused layers, ready to train."""
-        with torch.device("meta"):
-            wide = {name: module.out_channels for name, module in self.dense().named_modules()
-                    if isinstance(module, nn.Conv2d)}
-        model = self.narrow()
-        fused = {name: C for name, C in wide.items() if not name.startswith(self.unfused or ("\0",))
-                 and ".shortcut." not in name}
-        fuse_narrow_(model, fused, self.config)
-        if self.init != "default":
-            for module in model.modules():
-                if isinstance(module, FusedConv2d):
-                    nn.init.kaiming_normal_(module.weight, mode=self.init, nonlinearity="relu")
-                    module.restart()
-        return model
-
-
 def _widths(dense: Sequence[int], rates: Sequence[float]) -> list[int]:
+    """The kept widths of layers with ``dense`` filters, at these pruning rates."""
     return [kept_width(C, rate) for C, rate in zip(dense, rates, strict=True)]
 
 
@@ -72,41 +44,56 @@ _R50_RATES = {
 }
 _GOOGLENET_RATE = {"a3": 0.8, "b3": 0.9, "a4": 0.9, "b4": 0.9, "c4": 0.8, "d4": 0.8, "e4": 0.8, "a5": 0.9, "b5": 0.9}
 _GOOGLENET = {unit: tuple(_widths(GOOGLENET_WIDTHS[unit], [0, r, 0, r, r, 0, 0])) for unit, r in _GOOGLENET_RATE.items()}
-_CIFAR, _IMAGENET = (1, 3, 32, 32), (1, 3, 224, 224)
 
 
-def _r50(rates: tuple[str, str, str]) -> Callable[[], nn.Module]:
+def _narrow_r50(rates: tuple[str, str, str]) -> Callable[[], nn.Module]:
     first, second, stages = (_list(part) for part in rates)
-    return lambda: ResNetImageNet(_widths(_R50, first), _widths(_R50, second),
-                                  _widths((256, 512, 1024, 2048), stages))
+    return partial(ResNetImageNet, _widths(_R50, first), _widths(_R50, second), _widths((256, 512, 1024, 2048), stages))
 
 
-NETWORKS = {
-    "vgg16": Network(VGG, lambda: VGG(_VGG16), _CIFAR),
-    "resnet56": Network(lambda: ResNetCIFAR(56), lambda: ResNetCIFAR(56, _R56), _CIFAR, init="fan_in"),
-    "resnet110": Network(lambda: ResNetCIFAR(110), lambda: ResNetCIFAR(110, _R110, _R110_STAGES), _CIFAR, init="fan_in"),
-    "googlenet": Network(GoogLeNet, lambda: GoogLeNet(_GOOGLENET), _CIFAR, unfused=("stem",)),
-    **{f"resnet50-{key}": Network(ResNetImageNet, _r50(rates), _IMAGENET, unfused=("conv1",), init="fan_out")
-       for key, rates in _R50_RATES.items()},
+def _no_shortcut(name: str, module: nn.Module) -> bool:
+    return ".shortcut." not in name
+
+
+NETWORKS = Networks({
+    "vgg16": Network(VGG, config=DCFF()),
+    "resnet56": Network(partial(ResNetCIFAR, 56), config=DCFF()),
+    "resnet110": Network(partial(ResNetCIFAR, 110), config=DCFF()),
+    "googlenet": Network(GoogLeNet, config=DCFF(ignore=("stem",))),
+    **{f"resnet50-{key}": Network(ResNetImageNet, (3, 224, 224), DCFF(ignore=("conv1",), filter_fn=_no_shortcut))
+       for key in _R50_RATES},
+})
+#: The compact network that the published rates leave of each.
+NARROW: dict[str, Callable[[], nn.Module]] = {
+    "vgg16": partial(VGG, _VGG16),
+    "resnet56": partial(ResNetCIFAR, 56, _R56),
+    "resnet110": partial(ResNetCIFAR, 110, _R110, _R110_STAGES),
+    "googlenet": partial(GoogLeNet, _GOOGLENET),
+    **{f"resnet50-{key}": _narrow_r50(rates) for key, rates in _R50_RATES.items()},
 }
+#: How the wide filters are initialised: the fan of a normal distribution. Others begin as a convolution does.
+FANS = {"resnet56": "fan_in", "resnet110": "fan_in", **dict.fromkeys((f"resnet50-{key}" for key in _R50_RATES), "fan_out")}
 
 
-def network(name: str) -> Network:
-    """A network of the paper by name. ``ValueError`` lists the names."""
-    if name not in NETWORKS:
-        raise ValueError(f"no network {name!r}; choose from {', '.join(NETWORKS)}")
-    return NETWORKS[name]
+def fused(name: str) -> nn.Module:
+    """The narrow network of ``name`` with its fused layers, ready to train. ``ValueError`` lists the names."""
+    made = NETWORKS[name]
+    with torch.device("meta"):
+        wide = chosen(made.build(), nn.Conv2d, ignore=made.config.ignore, filter_fn=made.config.filter_fn)
+    model = NARROW[name]()
+    fuse_narrow_(model, {layer: module.out_channels for layer, module in wide.items()}, made.config)
+    for module in model.modules():
+        if isinstance(module, FusedConv2d) and name in FANS:
+            nn.init.kaiming_normal_(module.weight, mode=FANS[name], nonlinearity="relu")
+            module.restart()
+    return model
 
 
 def counts(name: str) -> dict[str, float]:
-    """MACs (thop convention) and parameters of a compact network of the paper, and the shares removed in per cent."""
-    made = network(name)
-    found, whole = _cost(made.narrow, made.example), _cost(made.dense, made.example)
-    return found | {f"{key}_cut": 100 * (1 - found[key] / whole[key]) for key in whole}
+    """MACs (thop convention) and parameters of a compact network of the paper, and the shares removed in per cent.
 
-
-@functools.cache
-def _cost(build: Callable[[], nn.Module], example: tuple[int, ...]) -> dict[str, int]:
-    with torch.device("meta"):
-        model = build()
-        return {"macs": macs(model, torch.empty(example), "thop"), "params": parameters(model)}
+    ``ValueError`` lists the names.
+    """
+    made = NETWORKS[name]
+    left, whole = (size_of(build, made.shape, "thop") for build in (NARROW[name], made.build))
+    return left | {f"{key}_cut": 100 * (1 - left[key] / whole[key]) for key in whole}

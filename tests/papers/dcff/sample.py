@@ -1,11 +1,22 @@
-"""What several tests of Dynamic-coded filter fusion look at."""
+"""How the tests over all papers apply this method, and what several tests of it look at."""
+
+import math
 
 import torch
+from paper_checks import EXAMPLE, Sample
 from torch import nn
 
 from papernets.measure import count, parameters
-from papernets.papers.dcff import FusedConv2d
-from papernets.papers.dcff.networks import network
+from papernets.papers.dcff import DCFF, FusedConv2d, compact, fuse_
+from papernets.papers.dcff.networks import NARROW, NETWORKS
+
+
+def treat(model: nn.Module, config: DCFF) -> nn.Module:
+    fuse_(model, config, EXAMPLE)
+    return model.eval()
+
+
+SAMPLE = Sample(config=DCFF, treat=treat, compact=lambda model: compact(model, EXAMPLE), options=dict(removed=0.5))
 
 
 def wide(C=7, c=3, k=3, seed=0, bias=True, m=3, dtype=torch.float32):
@@ -49,6 +60,35 @@ def cost(model, example):
 
 def costs(name):
     with torch.device("meta"):
-        chosen = network(name)
-        example = torch.zeros(chosen.example)
-        return cost(chosen.narrow(), example) + cost(chosen.dense(), example)
+        made = NETWORKS[name]
+        example = torch.zeros(1, *made.shape)
+        return cost(NARROW[name](), example) + cost(made.build(), example)
+
+
+def slow_distances(filters):
+    return [[math.sqrt(sum((a - b) ** 2 for a, b in zip(one, other))) for other in filters] for one in filters]
+
+
+def slow_log_proxy(D, T):
+    rows = []
+    for row in D:
+        total = sum(math.exp(-T * d) for d in row)  # at least 1: the distance to itself is 0
+        rows.append([-T * d - math.log(total) for d in row])
+    return rows
+
+
+def slow_importance(D, T):
+    log_p, C = slow_log_proxy(D, T), len(D)
+    scores = []
+    for j in range(C):
+        score = 0.0
+        for k in range(C):
+            for g in range(C):
+                score += math.exp(log_p[j][g]) * (log_p[j][g] - log_p[k][g]) / C
+        scores.append(score)
+    return scores
+
+
+def slow_fuse(filters, phi):
+    width = len(filters[0])
+    return [[sum(row[j] * filters[j][i] for j in range(len(filters))) for i in range(width)] for row in phi]
