@@ -65,7 +65,7 @@ def test_a_refusal_says_the_same_everywhere_and_changes_nothing(name, options, m
 def test_layers_that_are_left_out_stay_as_they_were(name):
     """By name, by the name of what they are in, and by a rule: of three convolutions only the last is worked on."""
     kind, verb = METHODS[name]
-    reachable = {"lapp": {"target": 0.9}, "cc": {"target": 0.1}}.get(name, {})  # by one layer of three
+    reachable = {"lapp": {"removed": 0.1}, "cc": {"target": 0.1}}.get(name, {})  # by one layer of three
     for options in (dict(ignore=("features.0", "features.3", "features.1", "features.4", "classifier")),
                     dict(filter_fn=lambda name, module: name.startswith(("features.7", "features.8")))):
         model = network().eval()
@@ -85,8 +85,8 @@ def smaller(name: str) -> tuple[nn.Module, nn.Module]:
     """A network as it is trained, and the compact form of it."""
     model = network().eval()
     if name == "lapp":
-        flops = lapp.attach_(model, lapp.LAPP(target=0.6), EXAMPLE)
-        lapp.settle_(model, flops, 0.6)
+        flops = lapp.attach_(model, lapp.LAPP(removed=0.4), EXAMPLE)
+        lapp.settle_(model, flops, 0.4)
         return model, lapp.compact(model, EXAMPLE)
     if name == "dcff":
         dcff.fuse_(model, dcff.DCFF(removed=0.5, filter_fn=lambda name, module: name != "features.7"), EXAMPLE)

@@ -7,7 +7,7 @@ from papernets.papers.lapp import Progress
 
 
 @pytest.fixture(scope="module")
-def found():
+def snapshots():
     """Two made-up trainings of three layers of 4, 8 and 8 filters, two epochs each."""
     rng, names = np.random.default_rng(0), ("features.4", "features.7", "features.10")
     made = {}

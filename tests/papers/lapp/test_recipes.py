@@ -27,16 +27,16 @@ def test_recipes_are_whole(name):
         return
     recipe.optimizer(model)
     outputs = torch.randn(2, model.classifier.out_features, requires_grad=True)
-    assert recipe.loss()(outputs, None, torch.zeros(2, dtype=torch.long)) > 0
-    recipe.before_epoch(model, 0, recipe.epochs)
+    assert recipe.make_loss()(outputs, None, torch.zeros(2, dtype=torch.long)) > 0
+    recipe.before_epoch(model, 0)
     assert not settled(model)
-    recipe.before_epoch(model, 30, recipe.epochs)
+    recipe.before_epoch(model, 30)
     assert settled(model)
     with torch.no_grad():
         small = recipe.export(model)
         whole = networks.counts(name.rsplit("-", 1)[0])["macs"]
-        found = sum(cost.macs for cost in count(small, torch.zeros(1, 3, made.side, made.side)).values()) / whole
-    assert made.target - 0.004 < found <= made.target
+        found = sum(cost.macs for cost in count(small, made.example).values()) / whole
+    assert made.config.rho - 0.004 < found <= made.config.rho
 
 
 def test_the_full_claims_have_recipes_that_say_what_they_need(tmp_path):
@@ -59,6 +59,6 @@ def test_a_recipe_runs_goes_on_and_leaves_a_network_that_can_be_restored(tmp_pat
         history = run_recipe(RECIPES["resnet20-cifar10"](), tmp_path / "run", data=archive, epochs=epochs, workers=0)
         assert len(history.loss) == epochs
     state = torch.load(tmp_path / "run" / "best.pt", weights_only=True)
-    small = restore(ResNetCIFAR(20), state, LAPP(target=0.403), torch.zeros(1, 3, 32, 32))
+    small = restore(ResNetCIFAR(20), state, LAPP(removed=0.597), torch.zeros(1, 3, 32, 32))
     assert sum(isinstance(module, CompactConv2d) for module in small.modules()) == 18
     assert all(torch.equal(value, state[name]) for name, value in small.state_dict().items())

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
+from papernets import check
 from papernets.measure import count, macs
-from papernets.nn import chosen, flow, surgery
-from papernets.papers.lapp.method import Flops, Term, bell, gate, kept_by, push, scores, standardise
+from papernets.nn import chosen, flow, replace_, surgery
+from papernets.papers.lapp.method import Flops, Term, bell, gate, kept_by, push, rho_of, scores, standardise
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The layers
@@ -21,18 +22,20 @@ BYPASSES = ("grouped", "depthwise", None)
 SCORES = ("l1", "bn")
 
 
+@check.renamed(target="removed: the share that goes, 1 - target", rate="lr")
 @dataclass(frozen=True)
 class LAPP:
-    """How a network is pruned. ``target`` (ρ) is the share of multiply-accumulates that is to be left; with ``budget``
-    "params" it is a share of the weights of convolutions and linear layers.
+    """How a network is pruned. ``removed`` is the share of multiply-accumulates that goes, and ρ what is left of them; with
+    ``budget`` "params" it is a share of the weights of convolutions and linear layers.
 
     ``bypass`` is a grouped 1×1 convolution, a depthwise one, or None. ``groups`` (g) is lowered where it does not divide the
     channels. ``score`` ranks filters by their mean absolute weight (``"l1"``) or by |γ| of their batch norm (``"bn"``).
-    ``strength`` is λ, ``delta`` δ, ``rate`` the learning rate of the thresholds, ``progressive`` P in epochs. ``filter_fn(name,
-    module)`` and ``ignore`` leave layers out, and ``pointwise`` lets 1×1 convolutions in.
+    ``strength`` is λ, ``delta`` δ, ``lr`` the learning rate of the thresholds, ``progressive`` P in epochs. ``filter_fn(name,
+    module)`` and ``ignore`` leave layers out, and ``pointwise`` lets 1×1 convolutions in. ``ValueError`` for values that
+    cannot be.
     """
 
-    target: float = 0.4
+    removed: float = 0.6
     budget: str = "macs"
     bypass: str | None = "grouped"
     groups: int = 8
@@ -40,28 +43,29 @@ class LAPP:
     delta: float = 1.0
     strength: float = 10.0
     push: str = "hinge"
-    rate: float = 0.1
+    lr: float = 0.1
     progressive: int = 12
     pointwise: bool = False
     ignore: tuple[str, ...] = ()
     filter_fn: Callable[[str, nn.Module], bool] | None = None
 
     def __post_init__(self):
-        if not 0 < self.target <= 1:
-            raise ValueError(f"target {self.target} is outside (0, 1]; the nearest is {1 if self.target > 1 else 0.01}")
-        for name, value, options in (("bypass", self.bypass, BYPASSES), ("score", self.score, SCORES),
-                                     ("push", self.push, ("hinge", "square")), ("budget", self.budget, ("macs", "params"))):
-            if value not in options:
-                raise ValueError(f"{name} is {value!r}; choose from {', '.join(map(str, options))}")
-        if not isinstance(self.groups, int) or self.groups < 1:
-            raise ValueError(f"groups is {self.groups!r}; it is a whole number of at least 1")
-        for name in ("delta", "rate"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0, such as {getattr(type(self), name)}")
+        check.share("removed", self.removed)
+        check.one_of("bypass", self.bypass, BYPASSES)
+        check.one_of("score", self.score, SCORES)
+        check.one_of("push", self.push, ("hinge", "square"))
+        check.one_of("budget", self.budget, ("macs", "params"))
+        check.whole("groups", self.groups)
+        check.whole("progressive", self.progressive)
+        check.above("delta", self.delta, 1)
+        check.above("lr", self.lr, 0.1)
         if not 0 <= self.strength < math.inf:
             raise ValueError(f"strength is {self.strength}; it must be at least 0")
-        if not isinstance(self.progressive, int) or self.progressive < 1:
-            raise ValueError(f"progressive is {self.progressive!r}; the phase has a whole number of epochs, at least 1")
+
+    @property
+    def rho(self) -> float:
+        """ρ, the share that is to be left."""
+        return rho_of(self.removed)
 
 
 def bypass_of(conv: nn.Conv2d, config: LAPP = LAPP()) -> nn.Conv2d | None:
@@ -152,12 +156,16 @@ class CompactConv2d(nn.Module):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _units(model: nn.Module) -> dict[str, ThresholdConv2d]:
+def units_of(model: nn.Module) -> dict[str, ThresholdConv2d]:
+    """The layers of ``model`` that have a threshold, by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, ThresholdConv2d)}
 
 
 def prunable(model: nn.Module, config: LAPP, example: torch.Tensor) -> dict[str, str]:
-    """The convolutions that ``attach_`` works on, each with its batch norm, by name."""
+    """The convolutions that ``attach_`` works on, each with its batch norm, by name.
+
+    ``ValueError`` if there is none, or if one is padded so that its bypass has another size.
+    """
     seen = flow(model, example)
     norms = {name: behind[0] for name, behind in seen.norms.items() if len(behind) == 1}
     twice = {name for name, number in seen.calls.items() if number > 1}
@@ -167,20 +175,20 @@ def prunable(model: nn.Module, config: LAPP, example: torch.Tensor) -> dict[str,
         sized = config.pointwise or any(size > 1 for size in conv.kernel_size)
         return able and sized and (config.filter_fn is None or config.filter_fn(name, conv))
 
-    found = chosen(model, nn.Conv2d, ignore=config.ignore, filter_fn=fits)
-    for name, conv in found.items():
+    convs = chosen(model, nn.Conv2d, ignore=config.ignore, filter_fn=fits)
+    for name, conv in convs.items():
         same = conv.padding == "same" or (not isinstance(conv.padding, str) and all(
             2 * p == d * (k - 1) for p, d, k in zip(conv.padding, conv.dilation, conv.kernel_size)))
         if config.bypass and not same:
             raise ValueError(f"{name} has padding {conv.padding} for windows of {conv.kernel_size}, so a bypass has another "
                              "size; pad by half the window, or leave it out with ignore")
-    return {name: norms[name] for name in found}
+    return {name: norms[name] for name in convs}
 
 
-def _readers(plain: nn.Module, name: str, example: torch.Tensor) -> dict[str, int] | None:
+def readers_of(plain: nn.Module, name: str, example: torch.Tensor) -> dict[str, int] | None:
     """The layers that become smaller when ``name`` loses a filter, and by how many channels; None if it cannot lose one.
 
-    It cannot where its outputs are added to those of others.
+    It cannot where its outputs are added to those of others. A depthwise convolution loses a filter itself, and 0 channels.
     """
     C = plain.get_submodule(name).out_channels
     if C == 1:
@@ -189,26 +197,26 @@ def _readers(plain: nn.Module, name: str, example: torch.Tensor) -> dict[str, in
         narrow = surgery.keep_filters(plain, {name: torch.arange(C - 1)}, example)
     except ValueError:
         return None
-    found = {}
+    readers = {}
     for other, module in plain.named_modules():
         if other != name and isinstance(module, nn.Conv2d | nn.Linear):
             before, after = module.weight.shape, narrow.get_submodule(other).weight.shape
             if before != after:
-                found[other] = before[1] - after[1]  # 0: a depthwise convolution, which has a filter less itself
-    return found
+                readers[other] = before[1] - after[1]
+    return readers
 
 
-def flops_of(model: nn.Module, found: Sequence[str], config: LAPP, example: torch.Tensor) -> tuple[Flops, set[str]]:
-    """F of the plain ``model`` if the convolutions ``found`` are pruned, and which of these cannot be removed from the rest."""
+def flops_of(model: nn.Module, pruned: Sequence[str], config: LAPP, example: torch.Tensor) -> tuple[Flops, set[str]]:
+    """F of the plain ``model`` if the convolutions ``pruned`` are, and which of these cannot be removed from the rest."""
     modules, example = dict(model.named_modules()), example[:1]
     costs = {name: cost.macs if config.budget == "macs" else modules[name].weight.numel()
              for name, cost in count(model, example).items() if cost.macs}
-    follows: dict[str, str] = {name: name for name in found}
+    follows: dict[str, str] = {name: name for name in pruned}
     reads: dict[str, list[tuple[str, int]]] = {}
-    joined = set(found)
+    joined = set(pruned)
     if config.bypass is None:
-        for name in found:
-            readers = _readers(model, name, example)
+        for name in pruned:
+            readers = readers_of(model, name, example)
             if readers is None:
                 continue
             joined.discard(name)
@@ -221,48 +229,46 @@ def flops_of(model: nn.Module, found: Sequence[str], config: LAPP, example: torc
     for name, cost in costs.items():
         inputs = modules[name].weight.shape[1] if reads.get(name) else 1
         terms.append(Term(cost, follows.get(name), inputs, tuple(reads.get(name, ()))))
-        bypass = bypass_of(modules[name], config) if name in found else None
+        bypass = bypass_of(modules[name], config) if name in pruned else None
         if bypass is not None:
             conv = modules[name]
             terms.append(Term(cost // conv.weight.numel() * bypass.weight.numel()))
-    return Flops(sum(costs.values()), tuple(terms), {name: modules[name].out_channels for name in found}), joined
+    return Flops(sum(costs.values()), tuple(terms), {name: modules[name].out_channels for name in pruned}), joined
 
 
 def attach_(model: nn.Module, config: LAPP = LAPP(), example: torch.Tensor | None = None) -> Flops:
     """Give every prunable convolution of a fresh ``model`` its threshold and its bypass, in place. Returns F.
 
-    ``example`` is an input; it shows which batch norm belongs to which convolution, and what each layer costs. A target of 1
-    leaves the network as it is. Build the optimiser afterwards.
+    ``example`` is an input; it shows which batch norm belongs to which convolution, and what each layer costs. If nothing is to
+    be ``removed`` the network stays as it is. Build the optimiser afterwards. ``ValueError``, with the network unchanged, if
+    there is no example, if it has thresholds already, if a weight is not finite, or if so much cannot be removed.
 
     >>> model = ResNetCIFAR(20)
-    >>> flops = attach_(model, LAPP(target=0.403), torch.zeros(1, 3, 32, 32))
+    >>> flops = attach_(model, LAPP(removed=0.597), torch.zeros(1, 3, 32, 32))
     """
     if example is None:
         raise ValueError("example is missing; give one input of the network, such as torch.zeros(1, 3, 32, 32)")
-    if _units(model):
+    if units_of(model):
         raise ValueError("this network has thresholds already; attach them to a plain one")
-    found = prunable(model, config, example)
-    for name in found:
-        if not torch.isfinite(model.get_submodule(name).weight).all():
-            raise ValueError(f"{name} holds a value that is not finite; filters are ranked by finite weights")
-    if config.target == 1:
+    norms = prunable(model, config, example)
+    for name in norms:
+        check.finite(name, model.get_submodule(name).weight, "filters are ranked by finite weights")
+    if config.rho == 1:
         whole = macs(model, example[:1])
         return Flops(whole, (Term(whole),), {})
-    flops, joined = flops_of(model, list(found), config, example)
-    if config.target < flops.floor:
-        raise ValueError(f"target {config.target} cannot be reached: with one filter a layer {flops.floor:.4f} is left; "
-                         f"the nearest is {math.ceil(1e4 * flops.floor) / 1e4:g}")
+    flops, joined = flops_of(model, list(norms), config, example)
+    if config.rho < flops.floor:
+        raise ValueError(f"removed {config.removed} cannot be reached: with one filter a layer {flops.floor:.4f} is left; "
+                         f"the nearest is {math.floor(1e4 * (1 - flops.floor)) / 1e4:g}")
     made = {name: ThresholdConv2d(model.get_submodule(name), model.get_submodule(bn), config, bn, name in joined)
-            for name, bn in found.items()}
-    for name, unit in made.items():
-        model.set_submodule(name, unit.train(model.get_submodule(name).training))
-        model.set_submodule(unit.bn_name, nn.Identity())
+            for name, bn in norms.items()}
+    replace_(model, made | {bn: nn.Identity() for bn in norms.values()})
     return flops
 
 
 def kept(model: nn.Module) -> dict[str, int]:
     """How many filters each pruned layer keeps now."""
-    return {name: len(unit.kept()) for name, unit in _units(model).items()}
+    return {name: len(unit.kept()) for name, unit in units_of(model).items()}
 
 
 def remaining(model: nn.Module, flops: Flops) -> float:
@@ -272,17 +278,19 @@ def remaining(model: nn.Module, flops: Flops) -> float:
 
 def settled(model: nn.Module) -> bool:
     """Whether all masks are final."""
-    return all(bool(unit.settled) for unit in _units(model).values())
+    return all(bool(unit.settled) for unit in units_of(model).values())
 
 
+@check.renamed(target="removed: the share that goes, 1 - target")
 @torch.no_grad()
-def settle_(model: nn.Module, flops: Flops, target: float) -> float:
-    """Shift all thresholds by one common number to the largest r ≤ ``target``, and make the masks final. Returns r.
+def settle_(model: nn.Module, flops: Flops, removed: float) -> float:
+    """Shift all thresholds by one common number to the largest r ≤ ρ = 1 − ``removed``, and make the masks final. Returns r.
 
     The shift goes up or down. Filters leave and return one by one, so bisection over their distances from the thresholds
-    finds it.
+    finds it. ``ValueError``, with the network unchanged, if a threshold is not finite, or if so much cannot be removed.
     """
-    units = _units(model)
+    rho = rho_of(removed)
+    units = units_of(model)
     distance = {name: unit.z().double() - unit.threshold.double() for name, unit in units.items()}
     for name, values in distance.items():
         if not torch.isfinite(values).all():
@@ -294,11 +302,12 @@ def settle_(model: nn.Module, flops: Flops, target: float) -> float:
         return flops.count(left) / flops.whole
 
     low, high = 0, len(at) - 1
-    if r(high) > target:
-        raise ValueError(f"target {target} cannot be reached: filters of equal score stay together, and {r(high):.4f} is left")
+    if r(high) > rho:
+        raise ValueError(f"removed {removed} cannot be reached: filters of equal score stay together, "
+                         f"and {r(high):.4f} is left")
     while low < high:  # r falls as the index rises
         middle = (low + high) // 2
-        low, high = (low, middle) if r(middle) <= target else (middle + 1, high)
+        low, high = (low, middle) if r(middle) <= rho else (middle + 1, high)
     shift = float(at[low])
     for name, unit in units.items():
         unit.settle(kept_by(distance[name], shift))
@@ -306,16 +315,25 @@ def settle_(model: nn.Module, flops: Flops, target: float) -> float:
     return r(low)
 
 
+@check.renamed(target="removed: the share that goes, 1 - target")
+def uniform_(model: nn.Module, flops: Flops, removed: float) -> float:
+    """The baseline: every layer keeps the same share of its filters, those of highest score. Returns r.
+
+    It is the largest r ≤ ρ = 1 − ``removed``, or that of one filter a layer, if that is more.
+    """
+    return uniform_to_(model, flops, rho_of(removed))
+
+
 @torch.no_grad()
-def uniform_(model: nn.Module, flops: Flops, target: float) -> float:
-    """The baseline: every layer keeps the same share of its filters, those of highest score, at the largest r ≤ ``target``."""
-    units = _units(model)
+def uniform_to_(model: nn.Module, flops: Flops, rho: float) -> float:
+    """``uniform_`` for an ``rho`` of any size, such as those on the way to the target, which begin above 1."""
+    units = units_of(model)
 
     def left(share: float) -> dict[str, int]:
         return {name: max(1, int(share * C + 1e-9)) for name, C in flops.widths.items()}
 
     shares = sorted({number / C for C in flops.widths.values() for number in range(1, C + 1)}, reverse=True)
-    share = next((share for share in shares if flops.count(left(share)) <= target * flops.whole), shares[-1])
+    share = next((share for share in shares if flops.count(left(share)) <= rho * flops.whole), shares[-1])
     for name, unit in units.items():
         keep = torch.zeros_like(unit.mask)
         keep[torch.argsort(unit.z(), descending=True, stable=True)[: left(share)[name]]] = 1
@@ -324,10 +342,11 @@ def uniform_(model: nn.Module, flops: Flops, target: float) -> float:
 
 
 def pace(flops: Flops, config: LAPP, steps: int) -> float:
-    """The ``rate`` at which the constraint alone lifts a threshold from −3 to 0 in ``steps`` steps.
+    """The ``lr`` at which the constraint alone lifts a threshold from −3 to 0 in ``steps`` steps.
 
     For a layer of average share, and scores that are normal. Half the steps of the progressive phase are a good choice: with
-    too high a rate the network collapses within an epoch, with too low a one it is cut at the end of the phase.
+    too high a rate the network collapses within an epoch, with too low a one it is cut at the end of the phase. ``ValueError``
+    if there are no steps, no constraint, or no pruned layers.
     """
     if steps < 1 or not config.strength or not flops.widths:
         raise ValueError(f"steps {steps}, strength {config.strength}, {len(flops.widths)} pruned layers: all must be above 0")
@@ -340,26 +359,26 @@ def pace(flops: Flops, config: LAPP, steps: int) -> float:
 
 def step_thresholds_(model: nn.Module, flops: Flops, config: LAPP) -> None:
     """One step of plain gradient descent on the thresholds, without momentum or decay; settles as soon as r ≤ ρ."""
-    units = _units(model).values()
+    units = units_of(model).values()
     if settled(model):
         return
     with torch.no_grad():
         for unit in units:
             if unit.threshold.grad is not None:
-                unit.threshold -= config.rate * unit.threshold.grad
+                unit.threshold -= config.lr * unit.threshold.grad
                 unit.threshold.grad = None
-    if remaining(model, flops) <= config.target:
-        settle_(model, flops, config.target)
+    if remaining(model, flops) <= config.rho:
+        settle_(model, flops, config.removed)
 
 
 def objective(model: nn.Module, flops: Flops, config: LAPP) -> Callable:
     """loss(outputs, images, labels): the cross-entropy, and λ h(r − ρ) until the masks are final."""
     def loss(outputs: torch.Tensor, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        value = F.cross_entropy(outputs, labels)
+        value = functional.cross_entropy(outputs, labels)
         if settled(model):
             return value
-        r = flops.share({name: unit.gate() for name, unit in _units(model).items()})
-        return value + config.strength * push(r, config.target, config.push)
+        r = flops.share({name: unit.gate() for name, unit in units_of(model).items()})
+        return value + config.strength * push(r, config.rho, config.push)
 
     return loss
 
@@ -370,8 +389,8 @@ def optimiser(model: nn.Module, flops: Flops, config: LAPP, lr: float = 0.1, mom
 
     Weight decay would pull a threshold from −3 towards 0, that is towards more pruning.
     """
-    own = {id(unit.threshold) for unit in _units(model).values()}
+    own = {id(unit.threshold) for unit in units_of(model).values()}
     weights = [p for p in model.parameters() if id(p) not in own]
-    found = torch.optim.SGD(weights, lr, momentum=momentum, weight_decay=weight_decay)
-    found.register_step_post_hook(lambda *_: step_thresholds_(model, flops, config))
-    return found
+    sgd = torch.optim.SGD(weights, lr, momentum=momentum, weight_decay=weight_decay)
+    sgd.register_step_post_hook(lambda *_: step_thresholds_(model, flops, config))
+    return sgd

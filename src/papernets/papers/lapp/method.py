@@ -13,8 +13,8 @@ that nobody sets; a compression rate that is set; a lightweight bypass on each l
 gives no formula. All formulas here are our reading of the abstract.
 
 Symbols: W (C, c, k, k), s the scores of C filters, z the scores standardised within the layer, τ the threshold, m the mask,
-δ the width of the surrogate gradient, F the multiply-accumulates and F_0 those of the plain network, r = F/F_0, ρ the target,
-λ the strength of the constraint, g the groups of the bypass, P the epochs of the progressive phase.
+δ the width of the surrogate gradient, F the multiply-accumulates and F_0 those of the plain network, r = F/F_0, ρ the target
+for r, λ the strength of the constraint, g the groups of the bypass, P the epochs of the progressive phase.
 
 Differs: "FLOPs" are multiply-accumulates of convolutions and linear layers, the bypass included; the abstract does not say.
 Differs: 1×1 convolutions, convolutions in groups and the one that reads the image keep all filters, and so do convolutions
@@ -26,6 +26,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+
+from papernets import check
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Functions on tensors
@@ -77,6 +79,11 @@ def bell(distance: torch.Tensor, delta: float = 1.0) -> torch.Tensor:
 def gate(z: torch.Tensor, tau: torch.Tensor, delta: float = 1.0) -> torch.Tensor:
     """m (C,): ``kept_by`` as numbers, with the surrogate gradient ∂m/∂τ = −σ'((z − τ)/δ)/δ. No gradient reaches ``z``."""
     return _Gate.apply(z.detach(), tau, delta)
+
+
+def rho_of(removed: float) -> float:
+    """ρ = 1 − ``removed``, to twelve digits: 0.8 leaves 0.2 to the last bit. ``ValueError`` if it is outside [0, 1)."""
+    return round(1 - check.share("removed", removed), 12)
 
 
 def push(r: torch.Tensor, rho: float, how: str = "hinge") -> torch.Tensor:
@@ -143,11 +150,11 @@ class Flops:
 
 
 def runs(index: torch.Tensor) -> tuple[tuple[int, int, int], ...]:
-    """An ascending ``index`` as runs of neighbours: (start in the index, first channel, length)."""
-    found, listed = [], index.tolist()
+    """An ascending ``index`` (C',) as runs of neighbours: (start in the index, first channel, length)."""
+    parts, listed = [], index.tolist()
     for start, place in enumerate(listed):
-        if found and place == listed[start - 1] + 1:
-            found[-1][2] += 1
+        if parts and place == listed[start - 1] + 1:
+            parts[-1][2] += 1
         else:
-            found.append([start, place, 1])
-    return tuple(map(tuple, found))
+            parts.append([start, place, 1])
+    return tuple(map(tuple, parts))

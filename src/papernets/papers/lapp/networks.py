@@ -1,14 +1,19 @@
 """The networks of LAPP, and what they cost."""
 
-import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import nn
 
-from papernets.measure import macs, parameters
-from papernets.nn import ConvNet, PadShortcut, ResNetBasic, ResNetCIFAR
+from papernets import check
+from papernets.measure import macs, size_of
+from papernets.nn import ConvNet, Network, Networks, PadShortcut, ResNetBasic, ResNetCIFAR
+from papernets.papers.lapp.layers import LAPP
+from papernets.papers.lapp.method import rho_of
+
+#: One image of the experiments.
+DIGIT = torch.zeros(1, 1, 8, 8)
 
 
 def projected_resnet(depth: int = 20) -> nn.Module:
@@ -22,38 +27,15 @@ def projected_resnet(depth: int = 20) -> nn.Module:
     return model
 
 
-@dataclass(frozen=True)
-class Network:
-    """A network of the paper, the side of its images, and the share of multiply-accumulates that is to be left."""
-
-    build: Callable[[], nn.Module]
-    side: int
-    target: float
-
-
 #: The abstract says that ResNet-20 is compressed "to 40.3 %", and not of what; ResNet-18 loses 55.6 % of its FLOPs.
-NETWORKS = {"resnet20": Network(lambda: ResNetCIFAR(20), 32, 0.403),
-            "resnet20-projected": Network(projected_resnet, 32, 0.403),
-            "resnet18": Network(ResNetBasic, 224, 0.444)}
+NETWORKS = Networks({"resnet20": Network(partial(ResNetCIFAR, 20), config=LAPP(removed=0.597, progressive=25)),
+                     "resnet20-projected": Network(projected_resnet, config=LAPP(removed=0.597, progressive=25)),
+                     "resnet18": Network(ResNetBasic, (3, 224, 224), LAPP(removed=0.556, progressive=12))})
 
 
-def network(name: str) -> Network:
-    """A network of the paper by name. ``ValueError`` lists the names."""
-    if name not in NETWORKS:
-        raise ValueError(f"no network {name!r}; choose from {', '.join(NETWORKS)}")
-    return NETWORKS[name]
-
-
-@functools.cache
 def counts(name: str) -> dict[str, int]:
-    """Multiply-accumulates and parameters of a plain network of the paper."""
-    made = network(name)
-    with torch.device("meta"):
-        model = made.build()
-        return {"macs": macs(model, torch.empty(1, 3, made.side, made.side)), "params": parameters(model)}
-
-
-_EXAMPLE = torch.zeros(1, 1, 8, 8)
+    """Multiply-accumulates and parameters of a plain network of the paper. ``ValueError`` lists the names."""
+    return size_of(NETWORKS[name].build, NETWORKS[name].shape)
 
 
 def small_net(widths: Sequence[int] = (32, 64, 64, 64)) -> ConvNet:
@@ -61,11 +43,15 @@ def small_net(widths: Sequence[int] = (32, 64, 64, 64)) -> ConvNet:
     return ConvNet(widths, channels=1, pool=(0,))
 
 
-def narrow_widths(share: float, widths: Sequence[int] = (32, 64, 64, 64)) -> tuple[int, ...]:
-    """The widths of the plain network whose pruned layers are all narrower by one factor, at most at ``share`` of the MACs."""
-    whole = macs(small_net(widths), _EXAMPLE)
+@check.renamed(share="removed: the share that goes, 1 - share")
+def narrow_widths(removed: float, widths: Sequence[int] = (32, 64, 64, 64)) -> tuple[int, ...]:
+    """The widths of the plain network whose pruned layers are all narrower by one factor, without that share of the MACs.
+
+    ``ValueError`` if less than one filter a layer would be left.
+    """
+    whole, rho = macs(small_net(widths), DIGIT), rho_of(removed)
     for width in range(max(widths), 0, -1):
         tried = (widths[0], *(max(1, round(C * width / max(widths))) for C in widths[1:]))
-        if macs(small_net(tried), _EXAMPLE) <= share * whole:
+        if macs(small_net(tried), DIGIT) <= rho * whole:
             return tried
-    raise ValueError(f"share {share} is below that of one filter a layer")
+    raise ValueError(f"removed {removed} leaves less than one filter a layer; choose a smaller share")
