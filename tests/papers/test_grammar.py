@@ -107,8 +107,8 @@ def smaller(name: str) -> tuple[nn.Module, nn.Module]:
         lr_winograd.prune_(model, 0.5)
         return model, lr_winograd.compact(model)
     if name == "lrpet":
-        lrpet.project_(model, lrpet.LRPET(share=0.8), EXAMPLE)
-        return model, lrpet.compact(model, lrpet.LRPET(share=0.8))
+        lrpet.project_(model, lrpet.LRPET(removed=0.8), EXAMPLE)
+        return model, lrpet.compact(model)
     small = cc.compress(model, BATCHES, cc.CC(target=0.5))
     return small, copy.deepcopy(small)
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from papernets.training import cosine, steps, with_warmup
+from papernets.training import cosine, steps, warm_cosine, with_warmup
 
 
 def test_steps_by_hand():
@@ -64,3 +64,12 @@ def test_warmup_over_a_falling_schedule():
 def test_no_warmup_changes_nothing():
     inner = steps(0.1, (3,))
     assert [with_warmup(inner, 0)(epoch) for epoch in (0, 1, 3)] == [inner(0), inner(1), inner(3)]
+
+
+def test_the_learning_rate_of_detection():
+    """Of a run of 200 epochs: from a tenth in three epochs, down to a hundredth for the last ten, one rate an epoch."""
+    lr = warm_cosine(1e-2, 200)
+    assert [lr(at) for at in (0, 1, 2, 3, 3.9)] == pytest.approx([1e-3, 2e-3, 5e-3, 1e-2, 1e-2])
+    assert lr(96.5) == pytest.approx(0.01 * 1e-2 + 0.5 * 0.99e-2 * (1 + math.cos(math.pi * 93 / 187)))
+    assert [lr(at) for at in (190, 195.5, 199)] == [1e-4] * 3
+    assert all(lr(at) > lr(at + 1) for at in range(3, 189))

@@ -3,11 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from papers.lrpet.samples import run
+from papers.lrpet.sample import GRADIENTS, compared
 
-from papernets.cards import card
 from papernets.papers import lrpet
-from papernets.papers.lrpet import claims
 from papernets.papers.lrpet import figures as draw
 
 
@@ -28,8 +26,8 @@ def test_the_explorer_counts_what_it_shows(q, spread, energy, rectify):
     assert bars["energy"] == pytest.approx(100 * (after**2).sum() / (before**2).sum())
     assert bars["multiply-adds"] == pytest.approx(100 * r * (16 + 36) / (16 * 36))
     W, a = draw.example_weight(), draw.example_scale(spread)
-    found = a[:, None] * lrpet.project(W, r, a if rectify else None, energy=energy)
-    assert bars["error"] == pytest.approx(100 * float((found - a[:, None] * W).norm() / (a[:, None] * W).norm()))
+    projected = a[:, None] * lrpet.project(W, r, a if rectify else None, energy=energy)
+    assert bars["error"] == pytest.approx(100 * float((projected - a[:, None] * W).norm() / (a[:, None] * W).norm()))
 
 
 def test_what_the_text_on_the_explorer_says():
@@ -45,22 +43,10 @@ def test_what_the_text_on_the_explorer_says():
     assert values(0.0, 0.5, 0.0, True, True)[2]["multiply-adds"] > 100
 
 
-GRADIENTS = [{"with": [0.1, -0.3], "without": [-0.2, -2.0]}, {"with": [0.1, 0.5], "without": [-0.2, -3.0]}]
-
-
-def test_every_miniature_is_recorded_with_its_own_baseline():
-    found = claims.records([run(0), run(1)], GRADIENTS)
-    assert set(found) == {claim.id for claim in card("lrpet").claims if claim.kind == "miniature"}
-    assert found["mini.factor.q80"] == (pytest.approx([60, 61]), pytest.approx([30, 31]))
-    assert found["mini.energy.q90"] == (pytest.approx([25, 25.5]), pytest.approx([20, 20.5]))
-    assert found["mini.rectify.q80"] == (pytest.approx([60, 61]), pytest.approx([50, 51]))
-    assert found["mini.gradient"] == ([0.3, 0.5], [2.0, 3.0])
-
-
 def test_bars_and_curves_are_those_of_the_runs():
-    first, second = draw.accuracies([run(0), run(2)]).data
+    first, second = draw.accuracies(compared(0) + compared(2)).data
     assert list(first.x) == pytest.approx([11, 21, 31, 41, 51, 61]) and second.x[0] == pytest.approx(5.5)
-    figure = draw.curves(run(0), 0.8)
+    figure = draw.curves(compared(0), 0.8)
     assert "30 points at worst, 2.0 after the last epoch" in figure.layout.title.text
     assert {part.name: list(part.y) for part in figure.data}["after the projection"] == pytest.approx([20, 88])
 
@@ -68,17 +54,6 @@ def test_bars_and_curves_are_those_of_the_runs():
 def test_gradients_are_geometric_means():
     lines = {part.name: part.y for part in draw.gradients(GRADIENTS).data}
     assert lines["truncated"][-1] == pytest.approx(np.exp(-2.5)) and lines["energy given back"][0] == pytest.approx(np.exp(0.1))
-
-
-def test_sentences_name_the_pair_and_the_verdict():
-    rows = [{"kind": "miniature", "id": "mini.factor.q80", "unit": "points", "ours": 1.0, "interval": [-1, 3], "seeds": 12,
-             "verdict": "not shown"},
-            {"kind": "miniature", "id": "mini.gradient", "unit": "log ratio", "ours": -4.0, "interval": [-5, -3], "seeds": 12,
-             "verdict": "shown"}, {"kind": "exact", "id": "x", "unit": "points"}]
-    said = draw.evidence_in_words(rows).splitlines()
-    assert said[0] == "- 80 %: LRPET − factors: +1.0 points (-1.0 to +3.0): **not shown**."
-    assert said[1].endswith("-4.00 (-5.00 to -3.00): **shown**.") and len(said) == 2
-    assert draw.evidence(rows).layout.title.text == "0 of 1 differences lie above zero, 12 paired seeds"
 
 
 def test_times_are_set_against_multiply_adds():

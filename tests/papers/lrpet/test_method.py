@@ -108,3 +108,18 @@ def test_factors(shape):
     assert C.shape == (3, W[0].numel()) and N.shape == (7, 3)
     torch.testing.assert_close((N @ C).view(shape), project(W, 3), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(C.norm(dim=1), N.norm(dim=0))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [(lambda: rank(4, 1.5), r"the pruned share 1.5 is outside \[0, 1\]; the nearest is 1"),
+     (lambda: project(torch.ones(3), 1), r"shape \(3,\); it is a matrix"),
+     (lambda: project(torch.ones(3, 3), 0), "the rank is 0; it is a whole number of at least 1"),
+     (lambda: project(torch.ones(3, 3), 1.5), "the rank is 1.5; it is a whole number"),
+     (lambda: project(torch.ones(3, 3), 1, rho=-1), r"rho -1 is outside \[0, 1\]; the nearest is 0"),
+     (lambda: project(torch.ones(3, 3), 1, torch.ones(2)), r"a has shape \(2,\); it is one scale for each of 3 outputs"),
+     (lambda: project(torch.ones(3, 3), 1, torch.full((3,), torch.nan)), "scale holds a value that is not finite"),
+     (lambda: project(torch.full((3, 3), torch.nan), 1), "the weight holds a value that is not finite")])
+def test_refusals(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

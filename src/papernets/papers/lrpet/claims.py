@@ -2,27 +2,31 @@
 
 from collections.abc import Sequence
 
-from papernets.papers.lrpet.method import break_even
-from papernets.papers.lrpet.networks import NETWORKS, VIT_CONFIG, backbone_cut, counts, vit_counts
+from papernets.papers.lrpet.method import LRPET, break_even
+from papernets.papers.lrpet.networks import CONFIGS, VIT_CONFIG, backbone_cut, counts, vit_counts
+from papernets.training import pair
 
 _SHORT = {"resnet56": "r56", "resnet110": "r110", "googlenet": "googlenet", "resnet34": "r34", "resnet50": "r50"}
+#: What the card asks of a network besides the per cent of its multiply-accumulates that go, ``flops``.
+_MORE = {"r56.q80": ("macs", "params", "params_cut"), "r50.q62": ("macs", "params_cut"),
+         **dict.fromkeys(("r56.q54", "r56s", "r110.q62", "r110.q70", "r34.q58", "r50.q80", "r50s"), ("macs",))}
 
 
 def facts() -> dict[str, float]:
     """Every exact number of the card, by the identity of its claim."""
-    found = {}
-    for name, made in NETWORKS.items():
-        for which, config in made.configs.items():
-            every, short = counts(name, config), _SHORT[name]
-            found |= {f"{short}.{key}": every[key] for key in ("base.macs", "base.params")}
-            prefix = f"{short}s" if which == "s" else f"{short}.{which}"
-            found |= {f"{prefix}.{key}": every[key] for key in ("macs", "params", "flops", "params_cut")}
+    numbers = {}
+    for name, configs in CONFIGS.items():
+        for which, config in configs.items():
+            every, prefix = counts(name, config), f"{_SHORT[name]}s" if which == "s" else f"{_SHORT[name]}.{which}"
+            numbers[f"{_SHORT[name]}.base.macs"] = every["base.macs"]
+            numbers |= {f"{prefix}.{key}": every[key] for key in ("flops", *_MORE.get(prefix, ()))}
+    numbers["r56.base.params"] = counts("resnet56", LRPET())["base.params"]
     full, pairs, wide = vit_counts(10), vit_counts(10, VIT_CONFIG), vit_counts(100, VIT_CONFIG)
-    found |= {"vit.base.flops": full["macs"], "vit.base.params": full["params"], "vit.flops": wide["macs"],
-              "vit.params": wide["params"], "vit.flops_cut": 100 * (1 - pairs["macs"] / full["macs"]),
-              "vit.params_cut": 100 * (1 - pairs["params"] / full["params"])}
-    found |= {f"{name}.flops": backbone_cut(name) for name in ("frcnn", "psp")}
-    return found | {"breakeven": break_even(64, 9 * 64) / 64}
+    numbers |= {"vit.base.flops": full["macs"], "vit.base.params": full["params"], "vit.flops": wide["macs"],
+                "vit.params": wide["params"], "vit.flops_cut": 100 * (1 - pairs["macs"] / full["macs"]),
+                "vit.params_cut": 100 * (1 - pairs["params"] / full["params"])}
+    numbers |= {f"{name}.flops": backbone_cut(name) for name in ("frcnn", "psp")}
+    return numbers | {"breakeven": break_even(64, 9 * 64) / 64}
 
 
 #: What each comparison of the card sets against what, by the second part of the claim's identity.
@@ -30,10 +34,8 @@ PAIRS = {"truncate": ("lrpet", "truncate"), "retrain": ("lrpet", "retrain"), "fa
          "energy": ("energy", "projection"), "rectify": ("lrpet", "energy")}
 
 
-def records(runs: Sequence[dict], gradient_runs: Sequence[dict]) -> dict[str, tuple[list[float], list[float]]]:
+def records(rows: Sequence[dict], gradients: Sequence[dict]) -> dict[str, tuple[list[float], list[float]]]:
     """(ours, baseline) of every miniature, over the seeds: points, and distances of the log ratio from 0."""
-    found = {}
-    for q in runs[0]["arms"]:
-        for what, (one, other) in PAIRS.items():
-            found[f"mini.{what}.q{100 * q:.0f}"] = tuple([100 * run["arms"][q][name] for run in runs] for name in (one, other))
-    return found | {"mini.gradient": tuple([abs(run[name][-1]) for run in gradient_runs] for name in ("with", "without"))}
+    shares = dict.fromkeys(one["at"] for one in rows if one["at"] is not None)
+    pairs = {f"mini.{what}.q{100 * q:.0f}": pair(rows, *arms, q, scale=100) for q in shares for what, arms in PAIRS.items()}
+    return pairs | {"mini.gradient": pair(gradients, "with", "without")}

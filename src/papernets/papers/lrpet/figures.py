@@ -10,17 +10,16 @@ from plotly.subplots import make_subplots
 from papernets.chapter import ACCENTS, BASELINE, OURS, plots
 from papernets.papers.lrpet import experiment, method
 from papernets.papers.lrpet.claims import facts
+from papernets.training import scores
 
 #: The arms as the figures call them.
 NAMES = {"truncate": "truncated", "retrain": "truncated,<br>retrained", "factor": "factors<br>trained",
          "projection": "projected", "energy": "+ energy", "lrpet": "LRPET"}
-WORDS = {"truncate": "LRPET − truncated", "retrain": "LRPET − retrained", "factor": "LRPET − factors",
-         "energy": "energy − without", "rectify": "batch norm − without"}
 
 
-def gradients(runs: Sequence[dict]) -> go.Figure:
+def gradients(rows: Sequence[dict]) -> go.Figure:
     """The norm of a gradient through stacked layers, relative to that through the original ones."""
-    mean = {name: np.exp(np.mean([run[name] for run in runs], 0)).tolist() for name in ("with", "without")}
+    mean = {name: np.exp(np.mean(scores(rows, name, key="logs"), 0)).tolist() for name in ("with", "without")}
     figure = plots.lines({"truncated": mean["without"], "energy given back": mean["with"]},
                          f"Through {len(mean['with'])} truncated layers a gradient keeps {mean['without'][-1]:.1g} of its norm",
                          "layers passed", "gradient norm, truncated / full", ours="energy given back", log_y=True)
@@ -47,8 +46,8 @@ def explore_projection(q: float = 0.75, spread: float = 0.5, rho: float = 0.0, e
     W, a = example_weight(), example_scale(spread)
     m, d = W.shape
     r = method.rank(min(m, d), q)
-    found = method.project(W, r, a if rectify else None, energy=energy, rho=rho)
-    merged, after = a[:, None] * W, a[:, None] * found
+    projected = method.project(W, r, a if rectify else None, energy=energy, rho=rho)
+    merged, after = a[:, None] * W, a[:, None] * projected
     before_s, after_s = (torch.linalg.svdvals(M).tolist() for M in (merged, after))
     cost = 100 * r * (m + d) / (m * d)
     bars = {"energy": 100 * float(after.square().sum() / merged.square().sum()),
@@ -70,11 +69,11 @@ def explore_projection(q: float = 0.75, spread: float = 0.5, rho: float = 0.0, e
     return figure
 
 
-def accuracies(runs: Sequence[dict]) -> go.Figure:
+def accuracies(rows: Sequence[dict]) -> go.Figure:
     """Test accuracy of every arm, mean over the seeds, at every share."""
-    shares = list(runs[0]["arms"])
-    means = {q: [100 * np.mean([run["arms"][q][name] for run in runs]) for name in experiment.ARMS] for q in shares}
-    full = 100 * np.mean([run["full"] for run in runs])
+    shares = list(dict.fromkeys(row["at"] for row in rows if row["at"] is not None))
+    means = {q: [100 * np.mean(scores(rows, name, q)) for name in experiment.ARMS] for q in shares}
+    full = 100 * np.mean(scores(rows, "full"))
     lead = dict(zip(experiment.ARMS, means[shares[0]]))
     figure = go.Figure()
     for q, color in zip(shares, (OURS, BASELINE)):
@@ -89,42 +88,13 @@ def accuracies(runs: Sequence[dict]) -> go.Figure:
     return figure
 
 
-def curves(run: dict, q: float) -> go.Figure:
-    """Test accuracy of LRPET before and after the projection at the end of every epoch."""
-    found = {f"{when} the projection": [100 * value for value in run["curves"][q][when]] for when in ("before", "after")}
-    lost = np.subtract(*found.values())
-    return plots.lines(found, f"A projection costs {lost.max():.0f} points at worst, {lost[-1]:.1f} after the last epoch",
+def curves(rows: Sequence[dict], q: float) -> go.Figure:
+    """Test accuracy of LRPET before and after the projection at the end of every epoch, of the first seed."""
+    lines = {f"{when} the projection": [100 * value for value in scores(rows, "lrpet", q, when)[0]]
+             for when in ("before", "after")}
+    lost = np.subtract(*lines.values())
+    return plots.lines(lines, f"A projection costs {lost.max():.0f} points at worst, {lost[-1]:.1f} after the last epoch",
                        "epoch", "test accuracy (%)", ours="after the projection")
-
-
-def _name(identity: str) -> str:
-    _, what, share = identity.split(".")
-    return f"{share[1:]} %: {WORDS[what]}"
-
-
-def _points(claims: Sequence[dict]) -> list[dict]:
-    return [row for row in claims if row["kind"] == "miniature" and row["unit"] == "points"]
-
-
-def evidence(claims: Sequence[dict]) -> go.Figure:
-    """The paired differences of test accuracy."""
-    compared = _points(claims)
-    shown = sum(row["verdict"] == "shown" for row in compared)
-    return plots.intervals([(_name(row["id"]), row["ours"], *row["interval"]) for row in compared],
-                           f"{shown} of {len(compared)} differences lie above zero, {compared[0]['seeds']} paired seeds",
-                           "points (95 %)", "pair")
-
-
-def evidence_in_words(claims: Sequence[dict]) -> str:
-    """What the paired comparison says, a sentence a claim."""
-    parts = [f"- {_name(row['id'])}: {row['ours']:+.1f} points ({row['interval'][0]:+.1f} to {row['interval'][1]:+.1f}): "
-             f"**{row['verdict']}**." for row in _points(claims)]
-    for row in claims:
-        if row["id"] == "mini.gradient":
-            low, high = row["interval"]
-            parts.append(f"- Distance of the log gradient from that of the full layers, with the transfer minus without: "
-                         f"{row['ours']:+.2f} ({low:+.2f} to {high:+.2f}): **{row['verdict']}**.")
-    return "\n".join(parts)
 
 
 #: Inputs, outputs and side of the layers that are timed: of the first and the last stage of ResNet-56, and a wide one.
@@ -132,29 +102,32 @@ LAYERS = {"16 channels, 32×32": (16, 16, 32), "64 channels, 8×8": (64, 64, 8),
 
 
 def layer_times(parts: Sequence[float] = (0.1, 0.2, 0.4, 0.6, 0.9), at_least: float = 0.05) -> dict[str, dict]:
-    """Times and MACs of a pair of layers as a per cent of the dense one, by layer, at ranks that are ``parts`` of p."""
-    found = {}
+    """Times and MACs of a pair of layers as a per cent of the dense one, by layer, at ranks that are ``parts`` of p.
+
+    ``ms`` is what the dense one takes.
+    """
+    layers = {}
     for name, (inputs, outputs, side) in LAYERS.items():
         at = sorted({max(1, int(part * outputs)) for part in parts})
         times = experiment.layer_times(inputs, outputs, side, at, at_least=at_least)
-        found[name] = {"rank": at, "ms": times["dense"][0],
-                       "macs": [100 * value / times["dense.macs"][0] for value in times["pair.macs"]],
-                       "time": [100 * value / times["dense"][0] for value in times["pair"]]}
-    return found
+        layers[name] = {"rank": at, "ms": 1e3 * times["dense"][0],
+                        "macs": [100 * value / times["dense.macs"][0] for value in times["pair.macs"]],
+                        "time": [100 * value / times["dense"][0] for value in times["pair"]]}
+    return layers
 
 
 def speed(times: dict[str, dict]) -> go.Figure:
     """Time of a pair against its multiply-adds, both as a per cent of the dense layer."""
     figure = go.Figure()
-    for (name, found), color in zip(times.items(), (ACCENTS[0], ACCENTS[1], OURS)):
-        figure.add_scatter(x=found["macs"], y=found["time"], name=name, mode="lines+markers", line=dict(color=color, width=2),
-                           customdata=found["rank"], hovertemplate="rank %{customdata}<br>%{x:.0f} % of the multiply-adds, "
+    for (name, layer), color in zip(times.items(), (ACCENTS[0], ACCENTS[1], OURS)):
+        figure.add_scatter(x=layer["macs"], y=layer["time"], name=name, mode="lines+markers", line=dict(color=color, width=2),
+                           customdata=layer["rank"], hovertemplate="rank %{customdata}<br>%{x:.0f} % of the multiply-adds, "
                            "%{y:.0f} % of the time")
-    top = max(100, *(value for found in times.values() for value in found["macs"]))
+    top = max(100, *(value for layer in times.values() for value in layer["macs"]))
     figure.add_scatter(x=[0, top], y=[0, top], name="time = multiply-adds", mode="lines",
                        line=dict(color=BASELINE, dash="dash"))
-    later = sum(time > macs for found in times.values() for time, macs in zip(found["time"], found["macs"]))
-    total = sum(len(found["time"]) for found in times.values())
+    later = sum(time > macs for layer in times.values() for time, macs in zip(layer["time"], layer["macs"]))
+    total = sum(len(layer["time"]) for layer in times.values())
     figure.update_layout(title=f"In {later} of {total} cases the time falls less than the multiply-adds",
                          xaxis=dict(title="multiply-adds (% of the full layer)"), yaxis=dict(title="time (% of the full layer)",
                                                                                            rangemode="tozero"))
@@ -163,20 +136,20 @@ def speed(times: dict[str, dict]) -> go.Figure:
 
 def speed_in_words(times: dict[str, dict]) -> str:
     """The smallest rank of every layer: what it saves on paper and by the clock."""
-    return "\n".join(f"- {name}: rank {found['rank'][0]} has {found['macs'][0]:.0f} % of the multiply-adds and takes "
-                     f"{found['time'][0]:.0f} % of the time of the full layer, which is {found['ms']:.3f} ms."
-                     for name, found in times.items())
+    return "\n".join(f"- {name}: rank {layer['rank'][0]} has {layer['macs'][0]:.0f} % of the multiply-adds and takes "
+                     f"{layer['time'][0]:.0f} % of the time of the full layer, which is {layer['ms']:.3f} ms."
+                     for name, layer in times.items())
 
 
 def counts_in_words() -> str:
     """Why the printed shares of the vision transformer differ from ours, and what is counted for the other two."""
-    found = facts()
-    full, wide = ([f"{found[f'vit.{which}{what}']:,}".replace(",", "\u202f") for what in ("flops", "params")]
+    numbers = facts()
+    full, wide = ([f"{numbers[f'vit.{which}{what}']:,}".replace(",", "\u202f") for what in ("flops", "params")]
                   for which in ("base.", ""))
     return ("The row of the vision transformer puts two networks side by side. The printed 174.25 million multiply-adds and "
             f"2.69 million parameters are of the full network with the ten classes of CIFAR-10 ({full[0]} and {full[1]}); "
             "the printed 126.42 and 1.97 million are of the compact one with the hundred of CIFAR-100 "
-            f"({wide[0]} and {wide[1]}). With ten classes in both, {found['vit.flops_cut']:.2f} % of the multiply-adds and "
-            f"{found['vit.params_cut']:.2f} % of the parameters go, where 27.4 % and 26.8 % are printed. The printed 50 % for "
-            f"Faster R-CNN and 30 % for PSPNet are of the backbone alone; we count {found['frcnn.flops']:.1f} % and "
-            f"{found['psp.flops']:.1f} %.")
+            f"({wide[0]} and {wide[1]}). With ten classes in both, {numbers['vit.flops_cut']:.2f} % of the multiply-adds and "
+            f"{numbers['vit.params_cut']:.2f} % of the parameters go, where 27.4 % and 26.8 % are printed. The printed 50 % "
+            f"for Faster R-CNN and 30 % for PSPNet are of the backbone alone; we count {numbers['frcnn.flops']:.1f} % and "
+            f"{numbers['psp.flops']:.1f} %.")

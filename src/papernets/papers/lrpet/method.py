@@ -25,23 +25,14 @@ Differs: a decomposition that fails raises. The code falls back to numpy on a tr
 """
 
 import copy
-import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
 import torch
-from scipy.stats import norm
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import Matern, WhiteKernel
 from torch import nn
-from torch.utils.data import DataLoader
 
-from papernets.measure import count
-from papernets.nn import chosen, flow
-from papernets.training import accuracy, fit, seed_everything, steps
+from papernets import check
+from papernets.nn import chosen, conv_like, flow, linear_like, replace_
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Functions on tensors
@@ -57,8 +48,7 @@ GONE = 1e-5
 
 def rank(p: int, q: float, least: int = 1) -> int:
     """r: what the pruned share ``q`` leaves of ``p`` singular values, cut down to a whole number and at least ``least``."""
-    if not 0 <= q <= 1:
-        raise ValueError(f"share {q} is outside [0, 1]; the nearest is {0 if q < 0 else 1}")
+    check.share("the pruned share", q, "[]")
     return min(p, max(least, int(p - p * q)))
 
 
@@ -72,47 +62,44 @@ def transfer(s: torch.Tensor, r: int, *, energy: bool = True, rho: float = 0.0) 
     energy is what it was. Without ``energy`` the factor is 1.
     """
     kept, rest = s[:r], s[r:]
-    scale = torch.sqrt((s.square().sum() - rho**2 * rest.square().sum()) / kept.square().sum()) if energy else 1.0
-    return torch.cat([kept * scale, rest * rho])
+    factor = torch.sqrt((s.square().sum() - rho**2 * rest.square().sum()) / kept.square().sum()) if energy else 1.0
+    return torch.cat([kept * factor, rest * rho])
 
 
 def _decompose(W: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """U (m, p), s (p,), Vᵀ (p, d)."""
-    if not torch.isfinite(W).all():
-        raise ValueError("the weight holds a value that is not finite; it has no singular values")
-    return torch.linalg.svd(W, full_matrices=False)
+    return torch.linalg.svd(check.finite("the weight", W, "it has no singular values"), full_matrices=False)
 
 
 def _check_projection(W: torch.Tensor, r: int, rho: float) -> None:
     if W.dim() < 2:
         raise ValueError(f"the weight has shape {tuple(W.shape)}; it is a matrix, or that of a convolution")
-    if not isinstance(r, int) or isinstance(r, bool) or r < 1:
-        raise ValueError(f"rank {r} is not a whole number of at least 1")
-    if not 0 <= rho <= 1:
-        raise ValueError(f"rho {rho} is outside [0, 1]; the nearest is {0 if rho < 0 else 1}")
+    check.whole("the rank", r)
+    check.share("rho", rho, "[]")
 
 
 @torch.no_grad()
 def project(W: torch.Tensor, r: int, a: torch.Tensor | None = None, *, energy: bool = True, rho: float = 0.0) -> torch.Tensor:
     """W' of the shape of ``W`` (m, …): rank ``r`` as a matrix (m, d), with the energy that it had.
 
-    With ``a`` (m,), the scale of the batch norm behind, diag(a) W is projected, and a folded out again.
+    With ``a`` (m,), the scale of the batch norm behind, diag(a) W is projected, and a folded out again. ``ValueError`` if a
+    number is not finite, or ``a`` is not one scale for each output.
     """
     _check_projection(W, r, rho)
-    if a is not None and a.shape != (len(W),):
-        raise ValueError(f"a has shape {tuple(a.shape)}; it is one scale for each of {len(W)} outputs")
-    if a is not None and not torch.isfinite(a).all():
-        raise ValueError("the batch norm's scale holds a value that is not finite")
+    if a is not None:
+        if a.shape != (len(W),):
+            raise ValueError(f"a has shape {tuple(a.shape)}; it is one scale for each of {len(W)} outputs")
+        check.finite("the batch norm's scale", a, "no weight can be folded with it")
     flat = W.reshape(len(W), -1)  # (m, d)
     if r >= min(flat.shape):
         return W.clone()
     U, s, Vt = _decompose(flat if a is None else a[:, None] * flat)
     if s[0] < DEAD:
         return W.clone()
-    found = (U * transfer(s, r, energy=energy, rho=rho)) @ Vt
+    projected = (U * transfer(s, r, energy=energy, rho=rho)) @ Vt
     if a is not None:
-        found = (a / (a.square() + DAMPING))[:, None] * found
-    return found.view_as(W)
+        projected = (a / (a.square() + DAMPING))[:, None] * projected
+    return projected.view_as(W)
 
 
 @torch.no_grad()
@@ -156,16 +143,17 @@ class Silent(nn.Module):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+@check.renamed(share="removed")
 @dataclass(frozen=True)
 class LRPET:
     """How the layers of a network are projected; the defaults are those of the released code.
 
-    ``share`` is the pruned share q, one or one per layer name; ``ranks``, if given, are the ranks themselves, in the order of
+    ``removed`` is the pruned share q, one or one per layer name; ``ranks``, if given, are the ranks themselves, in the order of
     the layers or by name. No rank falls below ``least``. ``energy`` switches the transfer and ``bn_rectify`` the folding of
     the batch norm; ``rho`` is what is left of the values beyond the rank. With ``linear`` linear layers take part, too.
     """
 
-    share: float | Mapping[str, float] = 0.8
+    removed: float | Mapping[str, float] = 0.8
     ranks: Sequence[int] | Mapping[str, int] | None = None
     least: int = 1
     energy: bool = True
@@ -176,26 +164,26 @@ class LRPET:
     filter_fn: Callable[[str, nn.Module], bool] | None = None
 
     def __post_init__(self):
-        for share in self.share.values() if isinstance(self.share, Mapping) else [self.share]:
-            rank(1, share)
-        if not isinstance(self.least, int) or self.least < 1:
-            raise ValueError(f"least is {self.least!r}; the smallest rank is 1")
-        if not 0 <= self.rho <= 1:
-            raise ValueError(f"rho {self.rho} is outside [0, 1]; the nearest is {0 if self.rho < 0 else 1}")
+        for removed in self.removed.values() if isinstance(self.removed, Mapping) else [self.removed]:
+            check.share("removed", removed, "[]")
+        check.whole("least", self.least)
+        check.share("rho", self.rho, "[]")
 
 
 def ranks(model: nn.Module, config: LRPET = LRPET()) -> dict[str, int]:
-    """The rank of every layer that is projected, by name: convolutions of one group, and linear ones if asked."""
+    """The rank of every layer that is projected, by name: convolutions of one group, and linear ones if asked.
+
+    ``ValueError`` if the configuration names a layer that is none of them, or a rank that a layer cannot have.
+    """
     def fits(name: str, module: nn.Module) -> bool:
         return getattr(module, "groups", 1) == 1 and (config.filter_fn is None or config.filter_fn(name, module))
 
-    found = chosen(model, (nn.Conv2d, nn.Linear) if config.linear else nn.Conv2d, ignore=config.ignore, filter_fn=fits)
-    sides = {name: min(len(module.weight), module.weight[0].numel()) for name, module in found.items()}
-    given = config.share if config.ranks is None else config.ranks
+    layers = chosen(model, (nn.Conv2d, nn.Linear) if config.linear else nn.Conv2d, ignore=config.ignore, filter_fn=fits)
+    sides = {name: min(len(module.weight), module.weight[0].numel()) for name, module in layers.items()}
+    given = config.removed if config.ranks is None else config.ranks
     if isinstance(given, Mapping):
         for name in given:
-            if name not in found:
-                raise ValueError(f"{name!r} is no layer to project; choose from {', '.join(found)}")
+            check.one_of("a layer to project", name, layers)
         sides = {name: p for name, p in sides.items() if name in given}
     if config.ranks is None:
         return {name: rank(p, given[name] if isinstance(given, Mapping) else given, config.least) for name, p in sides.items()}
@@ -204,8 +192,8 @@ def ranks(model: nn.Module, config: LRPET = LRPET()) -> dict[str, int]:
             raise ValueError(f"{len(given)} ranks are given, and {len(sides)} layers are projected; give one for each")
         given = dict(zip(sides, given))
     for name, r in given.items():
-        if not isinstance(r, int) or isinstance(r, bool) or not 1 <= r <= sides[name]:
-            raise ValueError(f"{name}: rank {r} is outside 1 to {sides[name]}")
+        with check.of(name):
+            check.whole("the rank", r, 1, sides[name])
     return {name: given[name] for name in sides}
 
 
@@ -215,7 +203,7 @@ def norms(model: nn.Module, example: torch.Tensor) -> dict[str, str]:
 
 
 def scale(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> torch.Tensor:
-    """a (m,): by what a batch norm multiplies at inference."""
+    """a (m,): by what a batch norm multiplies at inference. ``ValueError`` if that changes with the batch."""
     if norm.running_var is None:
         raise ValueError("a batch norm without running statistics has no fixed scale; set bn_rectify to False")
     gain = torch.ones_like(norm.running_var) if norm.weight is None else norm.weight.detach()
@@ -227,9 +215,10 @@ def project_(model: nn.Module, config: LRPET = LRPET(), example: torch.Tensor | 
     """Project the weights of ``model`` onto their ranks, in place: after every epoch, and once more at the end.
 
     With ``bn_rectify`` an ``example`` input tells which batch norm follows which layer. Batch norms and the optimiser's state
-    are left alone, so the next step goes partly back; that is intended.
+    are left alone, so the next step goes partly back; that is intended. Each layer knows its rank from then on, as its
+    ``projected_rank``. ``ValueError``, before anything is changed, names a layer that cannot be projected.
 
-    >>> project_(model, LRPET(share=0.8), torch.zeros(1, 3, 32, 32))
+    >>> project_(model, LRPET(removed=0.8), torch.zeros(1, 3, 32, 32))
     """
     wanted = ranks(model, config)
     if config.bn_rectify and example is None:
@@ -238,127 +227,57 @@ def project_(model: nn.Module, config: LRPET = LRPET(), example: torch.Tensor | 
     made = {}
     for name, r in wanted.items():
         a = scale(model.get_submodule(pairs[name])) if name in pairs else None
-        try:
+        with check.of(name):
             made[name] = project(model.get_submodule(name).weight, r, a, energy=config.energy, rho=config.rho)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
     for name, W in made.items():
-        model.get_submodule(name).weight.copy_(W)
+        layer = model.get_submodule(name)
+        layer.weight.copy_(W)
+        layer.projected_rank = wanted[name]  # a copy keeps it, and a state does not hold it
 
 
-def _pair(layer: nn.Conv2d | nn.Linear, r: int) -> nn.Sequential:
-    """The two layers that are left of one: d to r with the window, stride and padding, then r to m with the bias."""
+def pair_of(layer: nn.Conv2d | nn.Linear, r: int) -> nn.Sequential:
+    """The two layers that are left of one: d to ``r`` with the window, stride and padding, then ``r`` to m with the bias."""
     C, N = factorise(layer.weight, r)
-    how = dict(device=layer.weight.device, dtype=layer.weight.dtype)
-    bias = layer.bias is not None
     if isinstance(layer, nn.Linear):
-        pair = nn.Sequential(nn.Linear(layer.in_features, r, bias=False, **how), nn.Linear(r, len(N), bias=bias, **how))
+        first, second = linear_like(layer, outputs=r, bias=False), linear_like(layer, inputs=r)
     else:
-        first = nn.Conv2d(layer.in_channels, r, layer.kernel_size, layer.stride, layer.padding, layer.dilation, bias=False,
-                          padding_mode=layer.padding_mode, **how)
-        pair = nn.Sequential(first, nn.Conv2d(r, len(N), 1, bias=bias, **how))
-    with torch.no_grad():
-        pair[0].weight.copy_(C.view_as(pair[0].weight))
-        pair[1].weight.copy_(N.view_as(pair[1].weight))
-        if bias:
-            pair[1].bias.copy_(layer.bias)
-    return pair.train(layer.training)
+        first = conv_like(layer, outputs=r, bias=False)
+        second = nn.Conv2d(r, len(N), 1, bias=layer.bias is not None, device=N.device, dtype=N.dtype)
+    bias = {} if layer.bias is None else {"bias": layer.bias.detach()}
+    first.load_state_dict({"weight": C.view_as(first.weight)})
+    second.load_state_dict({"weight": N.view_as(second.weight), **bias})
+    return nn.Sequential(first, second).train(layer.training)
 
 
-def compact(model: nn.Module, config: LRPET = LRPET(), *, only_cheaper: bool = False, tolerance: float = 1e-4) -> nn.Module:
+def _compacted(layer: nn.Conv2d | nn.Linear, only_cheaper: bool, tolerance: float) -> nn.Module | None:
+    """What is left of a projected layer; None if it stays as it is."""
+    flat, r = layer.weight.detach().reshape(len(layer.weight), -1).double(), layer.projected_rank
+    s = torch.linalg.svdvals(check.finite("the weight", flat, "it has no singular values"))
+    if s[0] < GONE and not (isinstance(layer, nn.Conv2d) and isinstance(layer.padding, str)):
+        return Silent(layer)
+    left = float(s[r:].norm() / s.norm())
+    if left > tolerance:
+        raise ValueError(f"{left:.2g} of the norm is beyond rank {r}; call project_ with rho 0 first")
+    return None if only_cheaper and r >= break_even(*flat.shape) else pair_of(layer, r)
+
+
+@check.renamed(config="example: each layer knows the rank it was projected to")
+def compact(model: nn.Module, example: torch.Tensor | None = None, *, only_cheaper: bool = False,
+            tolerance: float = 1e-4) -> nn.Module:
     """A new, ordinary network with the same outputs: every projected layer is a pair of layers, a dead one is ``Silent``.
 
-    ``only_cheaper`` leaves a layer whole where a pair has at least as many weights. ``ValueError`` if a layer has not been
-    projected: the singular values beyond its rank hold more than ``tolerance`` of its norm.
+    ``only_cheaper`` leaves a layer whole where a pair has at least as many weights. ``example`` is not needed. ``ValueError``
+    if no layer was projected, or if one has changed since: the singular values beyond its rank hold more than ``tolerance`` of
+    its norm.
     """
-    wanted = ranks(model, config)
-    made: dict[str, nn.Module] = {}
-    for name, r in wanted.items():
-        layer = model.get_submodule(name)
-        if not name:
-            raise ValueError("the network is itself a layer; put it into an nn.Sequential")
-        flat = layer.weight.detach().reshape(len(layer.weight), -1).double()
-        if not torch.isfinite(flat).all():
-            raise ValueError(f"{name}: the weight holds a value that is not finite")
-        s = torch.linalg.svdvals(flat)
-        if s[0] < GONE and not (isinstance(layer, nn.Conv2d) and isinstance(layer.padding, str)):
-            made[name] = Silent(layer)
-            continue
-        left = float(s[r:].norm() / s.norm())
-        if left > tolerance:
-            raise ValueError(f"{name} keeps {left:.2g} of its norm beyond rank {r}; call project_ with rho 0 first")
-        if not (only_cheaper and r >= break_even(*flat.shape)):
-            made[name] = _pair(layer, r)
-    found = copy.deepcopy(model)
-    for name, module in made.items():
-        found.set_submodule(name, module)
-    return found
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The search for ranks
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def expected_improvement(mean: np.ndarray, deviation: np.ndarray, best: float) -> np.ndarray:
-    """By how much values that are guessed as normal are expected to fall below ``best``."""
-    deviation = np.maximum(deviation, 1e-12)
-    z = (best - mean) / deviation
-    return (best - mean) * norm.cdf(z) + deviation * norm.pdf(z)
-
-
-def search(model: nn.Module, objective: Callable[[LRPET], float], config: LRPET = LRPET(), *, start: float = 0.3,
-           end: float = 0.999, calls: int = 40, first: int = 10, seed: int = 0) -> tuple[LRPET, list[tuple[LRPET, float]]]:
-    """Pruned shares for the layers of ``model`` with a small ``objective``, by Bayesian optimisation.
-
-    The logarithm of each layer's share lies between those of ``start`` and ``end``. The ``first`` of the ``calls`` are drawn at
-    random; each further one is where a Gaussian process expects the most improvement. Returns ``config`` with the best
-    shares, and all that was tried with its value.
-    """
-    if not 0 < start < end < 1:
-        raise ValueError(f"shares from {start} to {end}; they must rise, between 0 and 1, such as from 0.3 to 0.999")
-    if not 1 <= first <= calls:
-        raise ValueError(f"{first} of {calls} calls are drawn at random; at least 1 must be, and at most all")
-    names, draw = list(ranks(model, config)), np.random.default_rng(seed)
-    points, values, tried = [], [], []
-    for number in range(calls):
-        if number < first:
-            point = draw.random(len(names))
-        else:
-            alike = Matern(np.full(len(names), 0.5), (0.05, 20), nu=2.5) + WhiteKernel(1e-3, (1e-8, 1))
-            guess = GaussianProcessRegressor(alike, normalize_y=True, n_restarts_optimizer=1, random_state=seed)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)  # a length at its bound is a layer that does not matter
-                guess.fit(np.array(points), np.array(values))
-            near = points[int(np.argmin(values))] + draw.normal(0, 0.1, (500, len(names)))
-            candidates = np.concatenate([draw.random((1500, len(names))), near.clip(0, 1)])
-            point = candidates[np.argmax(expected_improvement(*guess.predict(candidates, return_std=True), min(values)))]
-        shares = start * (end / start) ** point
-        tried.append((replace(config, share=dict(zip(names, map(float, shares))), ranks=None), 0.0))
-        value = float(objective(tried[-1][0]))
-        if not math.isfinite(value):
-            raise ValueError(f"the objective is {value} for the shares {tried[-1][0].share}; it must be a finite number")
-        tried[-1] = tried[-1][0], value
-        points.append(point)
-        values.append(value)
-    return tried[int(np.argmin(values))][0], tried
-
-
-def short_training(build: Callable[[], nn.Module], batches: tuple[DataLoader, DataLoader], example: torch.Tensor, *,
-                   epochs: int, lr: float = 0.1, weight: float = 1.0, seed: int = 0) -> Callable[[LRPET], float]:
-    """An objective for ``search``: train for ``epochs``, then error before the last projection, plus error after it, plus
-    ``weight`` times the share of multiply-adds that the pairs of layers leave. ``batches`` are for training and validation.
-    """
-    whole = sum(cost.macs for cost in count(build().eval(), example).values())
-
-    def objective(config: LRPET) -> float:
-        seed_everything(seed)
-        model = build()
-        fit(model, batches[0], None, epochs=epochs, lr=steps(lr, (epochs / 2, 3 * epochs / 4)), weight_decay=1e-4, seed=seed,
-            before_epoch=lambda model, epoch: project_(model, config, example) if epoch else None)
-        before = 1 - accuracy(model, batches[1])
-        project_(model, config, example)
-        pairs = compact(model.eval(), config)
-        left = sum(cost.macs for cost in count(pairs, example).values())
-        return before + 1 - accuracy(pairs, batches[1]) + weight * left / whole
-
-    return objective
+    layers = {name: module for name, module in model.named_modules() if hasattr(module, "projected_rank")}
+    if not layers:
+        names = ", ".join(name or "the network itself" for name in ranks(model, LRPET(linear=True)))
+        raise ValueError(f"none of these layers was projected: {names}; call project_ first")
+    made = {}
+    for name, layer in layers.items():
+        with check.of(name):
+            made[name] = _compacted(layer, only_cheaper, tolerance)
+    small = copy.deepcopy(model)
+    replace_(small, {name: module for name, module in made.items() if module is not None})
+    return small

@@ -1,17 +1,26 @@
 """The networks of LRPET, and what they cost."""
 
-import copy
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
 from torch import nn
 
-from papernets.measure import count
-from papernets.nn import DeiT, FasterRCNN, GoogLeNet, PSPNet, ResNetBasic, ResNetCIFAR, ResNetImageNet
-from papernets.papers.lrpet.method import LRPET, compact, project_, ranks
+from papernets.measure import count_of, size_of
+from papernets.nn import (
+    DeiT,
+    FasterRCNN,
+    GoogLeNet,
+    Network,
+    Networks,
+    PSPNet,
+    ResNetBasic,
+    ResNetCIFAR,
+    ResNetImageNet,
+    replace_,
+)
+from papernets.papers.lrpet.method import LRPET, ranks
 
 #: The searched ranks of ResNet-56-S and ResNet-50-S, in the order of the network (code).
 RANKS_56 = (6, 6, 3, 5, 2, 3, 4, 4, 2, 3, 6, 1, 2, 4, 4, 5, 2, 1, 2, 10, 6, 2, 6, 6, 7, 9, 1, 5, 4, 11, 6, 2, 2, 12, 12, 5, 4,
@@ -20,82 +29,67 @@ RANKS_50 = (23, 16, 24, 29, 30, 6, 18, 27, 17, 4, 26, 33, 38, 61, 78, 63, 55, 23
             45, 44, 30, 33, 89, 100, 15, 36, 44, 58, 45, 99, 49, 115, 145, 213, 95, 155, 238, 129, 170, 52, 94, 191)
 
 
-@dataclass(frozen=True)
-class Network:
-    """A network of the paper, the side of its images, and the configurations that the code names, by name."""
-
-    build: Callable[[], nn.Module]
-    side: int
-    configs: Mapping[str, LRPET]
-
-    @property
-    def example(self) -> torch.Tensor:
-        return torch.zeros(1, 3, self.side, self.side)
-
-
 def _shares(*per_cent: int) -> dict[str, LRPET]:
-    return {f"q{value}": LRPET(share=value / 100) for value in per_cent}
+    return {f"q{value}": LRPET(removed=value / 100) for value in per_cent}
 
 
-NETWORKS = {
-    "resnet56": Network(lambda: ResNetCIFAR(56), 32, _shares(80, 54) | {"s": LRPET(ranks=RANKS_56)}),
-    "resnet110": Network(lambda: ResNetCIFAR(110), 32, _shares(62, 70, 79, 65)),
-    "googlenet": Network(GoogLeNet, 32, _shares(65, 76, 68, 60)),
-    "resnet34": Network(lambda: ResNetBasic(34), 224, _shares(58)),
-    "resnet50": Network(ResNetImageNet, 224, _shares(62, 80) | {"s": LRPET(ranks=RANKS_50)}),
+NETWORKS = Networks({
+    "resnet56": Network(functools.partial(ResNetCIFAR, 56)),
+    "resnet110": Network(functools.partial(ResNetCIFAR, 110)),
+    "googlenet": Network(GoogLeNet),
+    "resnet34": Network(functools.partial(ResNetBasic, 34), (3, 224, 224)),
+    "resnet50": Network(ResNetImageNet, (3, 224, 224)),
+})
+#: The configurations that the code names for each network, by name.
+CONFIGS = {
+    "resnet56": _shares(80, 54) | {"s": LRPET(ranks=RANKS_56)},
+    "resnet110": _shares(62, 70, 79, 65),
+    "googlenet": _shares(65, 76, 68, 60),
+    "resnet34": _shares(58),
+    "resnet50": _shares(62, 80) | {"s": LRPET(ranks=RANKS_50)},
 }
 
 
-def network(name: str) -> Network:
-    """A network of the paper by name. ``ValueError`` lists the names."""
-    if name not in NETWORKS:
-        raise ValueError(f"no network {name!r}; choose from {', '.join(NETWORKS)}")
-    return NETWORKS[name]
-
-
-@functools.cache
-def _dense(name: str) -> tuple[dict[str, int], dict[str, int], nn.Module]:
-    """MACs and parameters of every layer of a network but its batch norms, and the network itself, without weights."""
-    made = network(name)
+def _bare(build: Callable[[], nn.Module]) -> nn.Module:
+    """The network that ``build()`` makes, without numbers: its layers and their shapes."""
     with torch.device("meta"):
-        model = made.build().eval()
-        costs = count(model, torch.empty(made.example.shape))
-    kept = {layer: cost for layer, cost in costs.items() if not isinstance(model.get_submodule(layer), nn.BatchNorm2d)}
-    return {layer: cost.macs for layer, cost in kept.items()}, {layer: cost.parameters for layer, cost in kept.items()}, model
+        return build().eval()
 
 
-def counts(name: str, config: LRPET, dead: Sequence[str] = ()) -> dict[str, float]:
+def _saved(layer: nn.Module, r: int) -> int:
+    """How many weights fewer the pair of rank ``r`` has than ``layer``."""
+    m, d = len(layer.weight), layer.weight[0].numel()
+    return m * d - r * (m + d)
+
+
+def counts(name: str, config: LRPET) -> dict[str, float]:
     """MACs and parameters of a network of the paper, dense and as pairs of layers, and the shares removed in per cent.
 
-    ``dead`` names layers that training left without any weight.
+    Batch norms are not counted. ``ValueError`` lists the networks.
     """
-    macs, parameters, model = _dense(name)
-    found = {"base.macs": sum(macs.values()), "base.params": sum(parameters.values())}
-    found |= {"macs": found["base.macs"], "params": found["base.params"]}
+    made = NETWORKS[name]
+    model = _bare(made.build)
+    layers = {layer: cost for layer, cost in count_of(made.build, made.shape).items()
+              if not isinstance(model.get_submodule(layer), nn.BatchNorm2d)}
+    macs, params = sum(cost.macs for cost in layers.values()), sum(cost.parameters for cost in layers.values())
+    left = {"macs": macs, "params": params}
     for layer, r in ranks(model, config).items():
-        W = model.get_submodule(layer).weight
-        m, d = len(W), W[0].numel()
-        pair = 0 if layer in dead else r * (m + d)
-        found["macs"] += macs[layer] // (m * d) * (pair - m * d)
-        found["params"] += pair - m * d
-    return found | {"flops": 100 * (1 - found["macs"] / found["base.macs"]),
-                    "params_cut": 100 * (1 - found["params"] / found["base.params"])}
-
-
-def counts_after(name: str, config: LRPET, state: Mapping[str, torch.Tensor]) -> dict[str, float]:
-    """``counts`` of a trained network from the ``state`` that its recipe left: layers that have died are not in it."""
-    _, _, model = _dense(name)
-    return counts(name, config, [layer for layer in ranks(model, config) if f"{layer}.0.weight" not in state])
+        module = model.get_submodule(layer)
+        saved = _saved(module, r)
+        left["macs"] -= layers[layer].macs // module.weight.numel() * saved
+        left["params"] -= saved
+    return {"base.macs": macs, "base.params": params, **left, "flops": 100 * (1 - left["macs"] / macs),
+            "params_cut": 100 * (1 - left["params"] / params)}
 
 
 #: The small vision transformer: width, depth, heads, pixels and patch.
 VIT = (192, 9, 12, 32, 4)
 #: Its projection: the two linear layers of each MLP, as they are. The share is that at which the printed counts come out.
-VIT_CONFIG = LRPET(share=0.7, linear=True, bn_rectify=False, filter_fn=lambda name, module: name.endswith(("fc1", "fc2")))
+VIT_CONFIG = LRPET(removed=0.7, linear=True, bn_rectify=False, filter_fn=lambda name, module: name.endswith(("fc1", "fc2")))
 #: Faster R-CNN: the convolutions of the features, as they are.
-FRCNN_CONFIG = LRPET(share=0.55, bn_rectify=False, filter_fn=lambda name, module: name.startswith("features."))
+FRCNN_CONFIG = LRPET(removed=0.55, bn_rectify=False, filter_fn=lambda name, module: name.startswith("features."))
 #: PSPNet: the convolutions of the backbone but the last one, as they are.
-PSP_CONFIG = LRPET(share=0.43, bn_rectify=False, filter_fn=lambda name, module: name.startswith("backbone.")
+PSP_CONFIG = LRPET(removed=0.43, bn_rectify=False, filter_fn=lambda name, module: name.startswith("backbone.")
                    and name != "backbone.blocks.15.conv3")
 
 
@@ -112,26 +106,34 @@ def vit(classes: int, drop: float = 0.1) -> DeiT:
     return model
 
 
+def _vit_of_pairs(classes: int, config: LRPET | None) -> DeiT:
+    """The small vision transformer with pairs of new weights in the place of what ``config`` projects, if it is given."""
+    model = vit(classes)
+    if config is not None:
+        layers = {name: (model.get_submodule(name), r) for name, r in ranks(model, config).items()}
+        replace_(model, {name: nn.Sequential(nn.Linear(layer.in_features, r, bias=False), nn.Linear(r, layer.out_features))
+                         for name, (layer, r) in layers.items()})
+    return model
+
+
 def vit_counts(classes: int, config: LRPET | None = None) -> dict[str, int]:
     """Multiply-adds and parameters of the small vision transformer, full or as pairs, by the rules of the code's profiler.
 
     The profiler, ptflops, counts a multiply-add as one, a bias once however often it is added, two for an output of a layer
     norm, and one for an output of a GELU or a softmax. The two products of the attention are not counted at all.
     """
-    with torch.device("meta"):
-        model = vit(classes).eval()
-        if config is not None:
-            for name, r in ranks(model, config).items():
-                d, m = (layer := model.get_submodule(name)).in_features, layer.out_features
-                model.set_submodule(name, nn.Sequential(nn.Linear(d, r, bias=False), nn.Linear(r, m)))
     width, depth, heads, pixels, patch = VIT
-    tokens = (pixels // patch) ** 2 + 1
-    layers = count(model, torch.empty(1, 3, pixels, pixels, device="meta"))
-    found = sum(cost.macs for cost in layers.values())
-    found += sum(len(b) for name, b in model.named_parameters() if name.endswith("bias") and "norm" not in name)
-    found += 2 * width * (2 * depth * tokens + 1)  # layer norms; the last one reads a single token
-    found += depth * (2 * width * tokens + heads * tokens**2)  # GELU and softmax
-    return {"macs": found, "params": sum(p.numel() for p in model.parameters())}
+    build = functools.partial(_vit_of_pairs, classes, config)
+    size, tokens = size_of(build, (3, pixels, pixels)), (pixels // patch) ** 2 + 1
+    parameters = _bare(build).named_parameters()
+    macs = size["macs"] + sum(len(b) for name, b in parameters if name.endswith("bias") and "norm" not in name)
+    macs += 2 * width * (2 * depth * tokens + 1)  # layer norms; the last one reads a single token
+    macs += depth * (2 * width * tokens + heads * tokens**2)  # GELU and softmax
+    return {"macs": macs, "params": size["params"]}
+
+
+def _part(build: Callable[[], nn.Module], part: str) -> nn.Module:
+    return build().get_submodule(part)
 
 
 @functools.cache
@@ -139,13 +141,11 @@ def backbone_cut(name: str) -> float:
     """Per cent of the multiply-adds of a backbone that its pairs save: ``frcnn`` at 600 × 600, ``psp`` at 473 × 473."""
     build, side, config, part = {"frcnn": (FasterRCNN, 600, FRCNN_CONFIG, "features"),
                                  "psp": (PSPNet, 473, PSP_CONFIG, "backbone")}[name]
-    with torch.device("meta"):
-        model = build().eval()
-        costs = count(model.get_submodule(part), torch.empty(1, 3, side, side))
+    model, costs = _bare(build), count_of(functools.partial(_part, build, part), (3, side, side))
     saved = 0
     for layer, r in ranks(model, config).items():
-        m, d = len(W := model.get_submodule(layer).weight), W[0].numel()
-        saved += costs[layer.removeprefix(f"{part}.")].macs // (m * d) * (m * d - r * (m + d))
+        module = model.get_submodule(layer)
+        saved += costs[layer.removeprefix(f"{part}.")].macs // module.weight.numel() * _saved(module, r)
     return 100 * saved / sum(cost.macs for cost in costs.values())
 
 
@@ -165,21 +165,4 @@ class PlainNet(nn.Module):
         self.features, self.classifier = nn.Sequential(*layers), nn.Linear(widths[-1], classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.classifier(self.features(x).mean((2, 3)))
-
-
-def _hooks(config: LRPET | None, example: torch.Tensor | None = None) -> dict[str, Callable]:
-    """Of a recipe: a projection after every epoch, and as its result the pairs of a copy that is projected once more.
-
-    The projection comes before the next epoch, so that an epoch is judged as it was trained. Without ``config`` there is none.
-    """
-    def before(model: nn.Module, epoch: int, epochs: int) -> None:
-        if epoch:
-            project_(model, config, example)
-
-    def export(model: nn.Module) -> nn.Module:
-        model = copy.deepcopy(model).cpu()
-        project_(model, config, example)
-        return compact(model, config)
-
-    return {} if config is None else {"before_epoch": before, "export": export}
+        return self.classifier(self.features(x).mean((2, 3)))  # (B, classes)

@@ -1,18 +1,19 @@
 """The full-size runs of LRPET on the real data."""
 
+import copy
 import functools
-import math
 import re
 from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
+from papernets import check
 from papernets.data import CIFAR10, CIFAR100, VOID, Split, VOCDetection, VOCSegmentation, fetch, fetch_unpacked, read_cifar
-from papernets.nn import FasterRCNN, PSPNet, ResNetImageNet, load_published
-from papernets.papers.lrpet.method import LRPET, project_
-from papernets.papers.lrpet.networks import FRCNN_CONFIG, NETWORKS, PSP_CONFIG, VIT_CONFIG, _hooks, vit
+from papernets.nn import FasterRCNN, Network, PSPNet, ResNetImageNet, load_published
+from papernets.papers.lrpet.method import LRPET, compact, project_
+from papernets.papers.lrpet.networks import CONFIGS, FRCNN_CONFIG, NETWORKS, PSP_CONFIG, VIT_CONFIG, vit
 from papernets.training import (
     Pictures,
     Recipe,
@@ -23,19 +24,37 @@ from papernets.training import (
     mixing,
     segmentation_score,
     steps,
+    warm_cosine,
     with_warmup,
 )
 
 
-def _recipe(config: LRPET, build: Callable[[], nn.Module], side: int) -> Recipe:
+def _hooks(config: LRPET | None, example: torch.Tensor | None = None) -> dict[str, Callable]:
+    """Of a recipe: a projection after every epoch, and as its result the pairs of a copy that is projected once more.
+
+    The projection comes before the next epoch, so that an epoch is judged as it was trained. Without ``config`` there is none.
+    """
+    def before(model: nn.Module, epoch: int) -> None:
+        if epoch:
+            project_(model, config, example)
+
+    def export(model: nn.Module) -> nn.Module:
+        model = copy.deepcopy(model).cpu()
+        project_(model, config, example)
+        return compact(model)
+
+    return {} if config is None else {"before_epoch": before, "export": export}
+
+
+def _recipe(config: LRPET, made: Network) -> Recipe:
     """CIFAR: a projection after every epoch; ImageNet: one after every 250 steps."""
-    example = torch.zeros(1, 3, side, side)
-    hooks = _hooks(config, example)
-    if side == 32:
-        return Recipe(data="cifar10", build=build, epochs=400, batch=128, lr=steps(0.1, (200, 300)), weight_decay=1e-4,
+    hooks = _hooks(config, made.example)
+    if made.shape[1] == 32:
+        return Recipe(data="cifar10", build=made.build, epochs=400, batch=128, lr=steps(0.1, (200, 300)), weight_decay=1e-4,
                       test_batch=100, **hooks)
-    return Recipe(data="imagenet", build=build, epochs=120, batch=256, lr=steps(0.1, (30, 60, 90)), weight_decay=1e-4,
-                  optimizer=lambda model: projecting(model, config, example, every=250), export=hooks["export"])
+    return Recipe(data="imagenet", build=made.build, epochs=120, batch=256, lr=steps(0.1, (30, 60, 90)), weight_decay=1e-4,
+                  optimizer=functools.partial(projecting, config=config, example=made.example, every=250),
+                  export=hooks["export"])
 
 
 def _vit_recipe(data: str, classes: int, config: LRPET | None) -> Recipe:
@@ -49,29 +68,11 @@ def _vit_recipe(data: str, classes: int, config: LRPET | None) -> Recipe:
         statistics = CIFAR10 if classes == 10 else CIFAR100
         return Pictures(train, statistics.mean, statistics.std), test
 
-    return Recipe(data=data, build=lambda: vit(classes), epochs=100, batch=128, weight_decay=0.05, repeats=3, read=read,
-                  augment=lambda images: erase(crop_and_flip(images)), test_batch=100,
-                  step=mixing(functools.partial(F.cross_entropy, label_smoothing=0.1)),
+    return Recipe(data=data, build=functools.partial(vit, classes), epochs=100, batch=128, weight_decay=0.05, repeats=3,
+                  read=read, augment=lambda images: erase(crop_and_flip(images)), test_batch=100,
+                  step=mixing(functools.partial(functional.cross_entropy, label_smoothing=0.1)),
                   lr=with_warmup(cosine(1e-3, 100), 10), **_hooks(config),
                   optimizer=lambda model: torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.05))
-
-
-def warm_cosine(lr: float, epochs: int) -> Callable[[float], float]:
-    """The learning rate of detection and segmentation, one for each epoch: up in 3 epochs, down, and the last 10 at the least.
-
-    It rises from a tenth of ``lr`` like a square, and falls like half a cosine to a hundredth.
-    """
-    rise, rest, least = min(max(0.05 * epochs, 1), 3), min(max(0.05 * epochs, 1), 15), 0.01 * lr
-
-    def at(epoch: float) -> float:
-        epoch = math.floor(epoch)
-        if epoch <= rise:
-            return 0.9 * lr * (epoch / rise) ** 2 + 0.1 * lr
-        if epoch >= epochs - rest:
-            return least
-        return least + 0.5 * (lr - least) * (1 + math.cos(math.pi * (epoch - rise) / (epochs - rise - rest)))
-
-    return at
 
 
 def _nesterov(weight_decay: float) -> Callable[[nn.Module], torch.optim.Optimizer]:
@@ -124,7 +125,7 @@ def _segmentation_recipe(config: LRPET | None) -> Recipe:
         return load_published(PSPNet(), fetch("resnet50-deep"), ours, ("backbone.",))
 
     def step(model: nn.Module, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(model(images), masks, ignore_index=VOID)
+        return functional.cross_entropy(model(images), masks, ignore_index=VOID)
 
     return Recipe(data="voc12+sbd", build=build, epochs=200, batch=16, weight_decay=1e-4, lr=warm_cosine(1e-2, 200), read=read,
                   optimizer=_nesterov(1e-4), step=step, test_batch=8, every=5, score="mIoU",
@@ -134,13 +135,13 @@ def _segmentation_recipe(config: LRPET | None) -> Recipe:
 def projecting(model: nn.Module, config: LRPET, example: torch.Tensor, every: int, lr: float = 0.1,
                weight_decay: float = 1e-4) -> torch.optim.SGD:
     """SGD with momentum 0.9 after whose every ``every``-th step the network is projected."""
-    if every < 1:
-        raise ValueError(f"every is {every}; the smallest number of steps is 1")
-    optimizer, done = torch.optim.SGD(model.parameters(), lr, momentum=0.9, weight_decay=weight_decay), [0]
+    check.whole("every", every)
+    optimizer, done = torch.optim.SGD(model.parameters(), lr, momentum=0.9, weight_decay=weight_decay), 0
 
     def hook(optimizer, args, kwargs) -> None:
-        done[0] += 1
-        if done[0] % every == 0:
+        nonlocal done
+        done += 1
+        if done % every == 0:
             project_(model, config, example)
 
     optimizer.register_step_post_hook(hook)
@@ -148,17 +149,17 @@ def projecting(model: nn.Module, config: LRPET, example: torch.Tensor, every: in
 
 
 def _recipes() -> dict[str, Callable[[], Recipe]]:
-    found = {}
+    recipes = {}
     for name, made in NETWORKS.items():
-        for which, config in made.configs.items():
-            data = "cifar10" if made.side == 32 else "imagenet"
-            found[f"{name}-{which}-{data}"] = functools.partial(_recipe, config, made.build, made.side)
+        for which, config in CONFIGS[name].items():
+            data = "cifar10" if made.shape[1] == 32 else "imagenet"
+            recipes[f"{name}-{which}-{data}"] = functools.partial(_recipe, config, made)
     for data, classes in (("cifar10", 10), ("cifar100", 100)):
-        found[f"vit-{data}"] = functools.partial(_vit_recipe, data, classes, VIT_CONFIG)
-        found[f"vit-full-{data}"] = functools.partial(_vit_recipe, data, classes, None)
+        recipes[f"vit-{data}"] = functools.partial(_vit_recipe, data, classes, VIT_CONFIG)
+        recipes[f"vit-full-{data}"] = functools.partial(_vit_recipe, data, classes, None)
     for name, make, config in (("frcnn", _detection_recipe, FRCNN_CONFIG), ("psp", _segmentation_recipe, PSP_CONFIG)):
-        found[f"{name}-voc"], found[f"{name}-full-voc"] = functools.partial(make, config), functools.partial(make, None)
-    return found
+        recipes[f"{name}-voc"], recipes[f"{name}-full-voc"] = functools.partial(make, config), functools.partial(make, None)
+    return recipes
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = _recipes()
