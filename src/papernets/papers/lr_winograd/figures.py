@@ -9,11 +9,8 @@ from plotly.subplots import make_subplots
 
 from papernets.chapter import ACCENTS, BASELINE, OURS, SCALE, plots
 from papernets.papers.lr_winograd import layers, method, networks
-from papernets.papers.lr_winograd.claims import _values
+from papernets.training import scores
 
-NAMES = {"mini.dense": "all columns: low rank − vanilla", "mini.prune25": "25 % gone: low rank − vanilla",
-         "mini.prune50": "50 % gone: low rank − vanilla", "mini.importance25": "25 % gone: by importance − random",
-         "mini.importance50": "50 % gone: by importance − random"}
 #: The eight convolutions of C3D by the names of the paper that introduced it.
 C3D_LAYERS = ("1a", "2a", "3a", "3b", "4a", "4b", "5a", "5b")
 
@@ -57,18 +54,18 @@ def singular_values() -> go.Figure:
 
 def _slices(values: np.ndarray, t: int) -> np.ndarray:
     """t slices of t × t side by side, with a gap."""
-    found = np.full((t, t * (t + 1) - 1), np.nan)
+    slices = np.full((t, t * (t + 1) - 1), np.nan)
     for a, piece in enumerate(values.reshape(t, t, t)):
-        found[:, a * (t + 1):a * (t + 1) + t] = piece
-    return found
+        slices[:, a * (t + 1):a * (t + 1) + t] = piece
+    return slices
 
 
-def explore_columns(m: int = 2, s: int = 27, rho: float = 0.5) -> go.Figure:
+def explore_columns(m: int = 2, s: int = 27, removed: float = 0.5) -> go.Figure:
     """Above, the norms of the columns that are left; below, products, trained numbers and bytes of a layer, 256 to 256."""
     M = method.expand(example_kernels(), m)
     P, Q = method.factors(M, s)
     norms, t = (P @ Q).norm(dim=0).numpy(), m + 2
-    kept = t**3 - method.removed(t**3, rho)
+    kept = t**3 - method.columns_gone(t**3, removed)
     shown = np.full(t**3, np.nan)
     best = np.argsort(-norms, kind="stable")[:kept]
     shown[best] = np.round(norms[best] / norms.max(), 3)
@@ -97,24 +94,21 @@ def tiles_of_c3d() -> go.Figure:
     """How many times fewer products than the direct sum, layer by layer."""
     series = {}
     for m in (2, 4):
-        plans = [layers.Plan(m, volume) for *_, volume, _, _ in networks._convolutions("c3d")]
+        plans = [layers.Plan(m, volume) for _, _, volume, _ in networks.convolutions("c3d").values()]
         series[f"tiles of {m}"] = [plan.direct / plan.products() for plan in plans]
     figure = plots.bars(C3D_LAYERS, series, "Small volumes waste what large tiles save", "convolution of C3D",
                         "direct products / Winograd products", ours="tiles of 2")
     return figure
 
 
-def _mean(runs: Sequence[dict], arm: str, what: str, rho: float) -> float:
-    return 100 * float(np.mean(_values(runs, arm, what, rho)))
-
-
-def accuracies(runs: Sequence[dict]) -> go.Figure:
+def accuracies(rows: Sequence[dict]) -> go.Figure:
     """Mean test accuracy with all columns and after some went, of every arm, and with random columns of the low-rank one."""
-    def row(arm: str, what: str) -> list[float]:
-        return [100 * float(np.mean(_values(runs, arm, "dense", 0)))] + [_mean(runs, arm, what, rho) for rho in (0.25, 0.5)]
+    def means(*bars: tuple[str, float]) -> list[float]:
+        return [100 * float(np.mean(scores(rows, arm, share))) for arm, share in bars]
 
-    series = {"low rank": row("low rank", "kept"), "vanilla": row("vanilla", "kept"), "spatial kernels": row("spatial", "kept"),
-              "low rank, random columns": row("low rank", "random")}
+    series = {name: means(*((arm, share) for share in (0.0, 0.25, 0.5)))
+              for name, arm in (("low rank", "low rank"), ("vanilla", "vanilla"), ("spatial kernels", "spatial"))}
+    series["low rank, random columns"] = means(("low rank", 0.0), ("low rank, random", 0.25), ("low rank, random", 0.5))
     figure = plots.bars(["none", "25 %", "50 %"], series,
                         f"Half of the columns gone: {series['low rank'][2]:.0f} % right with low rank, "
                         f"{series['vanilla'][2]:.0f} % with vanilla", "columns removed, no fine-tuning", "test accuracy (%)",
@@ -124,54 +118,28 @@ def accuracies(runs: Sequence[dict]) -> go.Figure:
     return figure
 
 
-def _points(claims: Sequence[dict]) -> list[dict]:
-    return [row for row in claims if row["kind"] == "miniature" and row["unit"] == "points"]
-
-
-def evidence(claims: Sequence[dict]) -> go.Figure:
-    """The paired differences of test accuracy."""
-    compared = _points(claims)
-    shown = sum(row["verdict"] == "shown" for row in compared)
-    return plots.intervals([(NAMES[row["id"]], row["ours"], *row["interval"]) for row in compared],
-                           f"{shown} of {len(compared)} differences lie above zero, {compared[0]['seeds']} paired seeds",
-                           "points (95 %)", "pair")
-
-
-def evidence_in_words(claims: Sequence[dict]) -> str:
-    """What the paired comparison says, a sentence a claim."""
-    parts = []
-    for row in _points(claims):
-        low, high = row["interval"]
-        parts.append(f"- {NAMES[row['id']]}: {row['ours']:+.1f} points ({low:+.1f} to {high:+.1f}): **{row['verdict']}**.")
-    for row in claims:
-        if row["id"] == "mini.time":
-            low, high = row["interval"]
-            parts.append(f"- Time of a layer with half of the columns, minus that with all: {row['ours']:+.2f} ms "
-                         f"({low:+.2f} to {high:+.2f}): **{row['verdict']}**.")
-    return "\n".join(parts)
-
-
 def speed(raced: dict) -> go.Figure:
-    """Time of a layer against the rate, and the direct convolutions beside it."""
-    rates, peers = [100 * rho for rho in raced["ours"]], raced["peers"]
-    ours = list(raced["ours"].values())
+    """Milliseconds of a layer against the share of columns that is gone, and the direct convolutions beside it."""
+    peers = {name: 1e3 * value for name, value in raced["peers"].items()}
+    ours = [1e3 * value for value in raced["ours"].values()]
     ratio = raced["peer"] / raced["ours"][0.5]
-    names = {"Winograd, columns left": ours, **{name: [value] * len(rates) for name, value in peers.items()}}
-    colors = dict(zip(peers, (BASELINE, *ACCENTS)))
+    names = {"Winograd, columns left": ours, **{name: [value] * len(ours) for name, value in peers.items()}}
     fastest = f"the fastest direct form takes {ratio:.1f} times as long" if ratio > 1 else "a direct form is as fast or faster"
     return plots.lines(names, f"At half of the columns {fastest}", "columns removed (%)", "time of one layer (ms, log scale)",
-                       at=rates, ours="Winograd, columns left", colors=colors, log_y=True)
+                       at=[100 * share for share in raced["ours"]], ours="Winograd, columns left",
+                       colors=dict(zip(peers, (BASELINE, *ACCENTS))), log_y=True)
 
 
 def speed_in_words(raced: dict) -> str:
+    """What the fastest direct form takes, and by how much fewer products and columns are faster."""
     best = min(raced["peers"], key=raced["peers"].get)
-    whole, half = (raced["peer"] / raced["ours"][rho] for rho in (0, 0.5))
+    whole, half = (raced["peer"] / raced["ours"][share] for share in (0, 0.5))
     plain = raced["peers"]["torch conv3d"] / raced["ours"][0]
     saved = raced["ours"][0] / raced["ours"][0.5]
     plan = layers.Plan(2, (8, 28, 28))
     fewer = [plan.direct / plan.products(columns) for columns in (64, 32)]
-    return (f"In this run the fastest direct form is *{best}* with {raced['peer']:.2f} ms. It takes {whole:.1f} times as long "
-            f"as the Winograd layer with all columns and {half:.1f} times as long as that with half of them; what torch "
+    return (f"In this run the fastest direct form is *{best}* with {1e3 * raced['peer']:.2f} ms. It takes {whole:.1f} times as "
+            f"long as the Winograd layer with all columns and {half:.1f} times as long as that with half of them; what torch "
             f"chooses by itself on one thread takes {plain:.1f} times as long as the layer with all columns. The products are "
             f"{fewer[0]:.1f} and {fewer[1]:.1f} times fewer. Removing half of the columns made the layer {saved:.1f} times as "
             "fast.")

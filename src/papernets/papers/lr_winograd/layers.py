@@ -1,6 +1,5 @@
 """The layers of LR-Winograd, and the verbs that apply it to a network."""
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,21 +8,11 @@ import numpy as np
 import torch
 from papernets_kernels import winograd3d as kernel
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
-from papernets.nn import Packed, chosen
-from papernets.papers.lr_winograd.method import (
-    MODES,
-    SCORES,
-    _check_rank,
-    _check_rate,
-    _cubes,
-    cubes,
-    expand,
-    factors,
-    matrices,
-    removed,
-)
+from papernets import check
+from papernets.nn import Packed, chosen, replace_, replaced
+from papernets.papers.lr_winograd.method import MODES, SCORES, check_rank, columns_gone, cubes, expand, factors, matrices
 
 
 def winograd(x: torch.Tensor, M: torch.Tensor, Co: int, m: int = 2, padding: Sequence[int] | None = None,
@@ -31,7 +20,8 @@ def winograd(x: torch.Tensor, M: torch.Tensor, Co: int, m: int = 2, padding: Seq
     """The convolution of ``x`` (B, Ci, D, H, W) or (B, Ci, H, W) with transformed kernels ``M`` (Co·Ci, columns), for autograd.
 
     ``columns`` (ascending) are the positions that ``M`` has, all t³ if left out. A position that is missing is neither
-    transformed, nor multiplied, nor transformed back.
+    transformed, nor multiplied, nor transformed back. ``ValueError`` if the shapes do not fit, or for tiles of 4 in half
+    precision.
     """
     if m == 4 and x.dtype in (torch.float16, torch.bfloat16):
         raise ValueError(f"x is {x.dtype}; tiles of 4 lose too many digits in half precision, use m=2 or float32")
@@ -41,13 +31,13 @@ def winograd(x: torch.Tensor, M: torch.Tensor, Co: int, m: int = 2, padding: Seq
                          f"or (B, Ci, H, W) with Ci = {M.shape[0] // Co}")
     plan = Plan(m, tuple(x.shape[2:]), (0,) * axes if padding is None else tuple(padding))
     B, Ci, t = *x.shape[:2], m + 2
-    back, _, out = (one.to(x) for one in _cubes(m, axes))
+    back, _, out = (one.to(x) for one in cubes(m, axes))
     if columns is not None:
         back, out = back[columns], out[:, columns]
     edges = []  # of the last axis first: what was asked for, and zeros to whole tiles
     for size, pad, tiles in reversed(list(zip(plan.size, plan.padding, plan.tiles))):
         edges += [pad, m * tiles + 2 - size - pad]
-    tiles = F.pad(x, edges)
+    tiles = functional.pad(x, edges)
     for axis in range(2, 2 + axes):
         tiles = tiles.unfold(axis, t, m)  # at last (B, Ci, z, y, x, t, t, t)
     last = range(2 + axes, 2 + 2 * axes)
@@ -63,9 +53,8 @@ def winograd(x: torch.Tensor, M: torch.Tensor, Co: int, m: int = 2, padding: Seq
 class Plan:
     """How a volume of ``size`` (D, H, W) is cut into tiles of ``m``³ outputs, and what that costs for a pair of channels.
 
-    An image of (H, W) is cut into tiles of ``m``².
-
-    The last tiles may reach over the edge. What they compute there is thrown away, and counted.
+    An image of (H, W) is cut into tiles of ``m``². The last tiles may reach over the edge. What they compute there is thrown
+    away, and counted. ``ValueError`` if there is no output.
     """
 
     m: int
@@ -123,19 +112,21 @@ def additions(m: int = 2, axes: int = 3) -> tuple[int, int]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+@check.renamed(rate="removed")
 @dataclass(frozen=True)
 class LowRankWinograd:
-    """How the convolutions of a network are transformed. The paper's rank and rate are not known to us: defaults are ours.
+    """How the convolutions of a network are transformed. The paper's rank and share are not known to us: defaults are ours.
 
     ``m`` is the side of a tile of outputs, ``rank`` s (None: that of spatial kernels, 27, in images 9), ``mode`` one of
-    ``MODES``, ``rate`` ρ of the columns that ``prune_`` removes, ``score`` one of ``SCORES``; ``scope`` says whether columns
-    compete within a ``layer`` or in the whole ``network``. ``filter_fn(name, module)`` and ``ignore`` leave layers out.
+    ``MODES``, ``removed`` the share ρ of the columns that ``prune_`` removes, ``score`` one of ``SCORES``; ``scope`` says
+    whether columns compete within a ``layer`` or in the whole ``network``. ``filter_fn(name, module)`` and ``ignore`` leave
+    layers out.
     """
 
     m: int = 2
     rank: int | None = None
     mode: str = "factor"
-    rate: float = 0.5
+    removed: float = 0.5
     score: str = "column"
     scope: str = "layer"
     ignore: tuple[str, ...] = ()
@@ -144,12 +135,11 @@ class LowRankWinograd:
 
     def __post_init__(self):
         matrices(self.m)
-        _check_rate(self.rate)
-        if self.rank is not None and not (isinstance(self.rank, int) and 1 <= self.rank <= (self.m + 2) ** 3):
-            raise ValueError(f"the rank is {self.rank!r}; tiles of {self.m} allow 1 to {(self.m + 2) ** 3}")
+        check.share("removed", self.removed)
+        if self.rank is not None:
+            check.whole(f"the rank in tiles of {self.m}", self.rank, 1, (self.m + 2) ** 3)
         for name, options in (("mode", MODES), ("score", SCORES), ("scope", ("layer", "network"))):
-            if getattr(self, name) not in options:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; choose from {', '.join(options)}")
+            check.one_of(name, getattr(self, name), options)
 
 
 def _unfit(conv: nn.Conv3d | nn.Conv2d) -> str:
@@ -168,13 +158,13 @@ class WinogradConv(nn.Module):
     Parameters are P and Q (``factor``, ``delta``), P alone (``spatial``, Q = Kᵀ is fixed) or M (``vanilla``). The buffer
     ``kept`` (t³,) says which columns are left. A column that was removed takes part in nothing: it has no gradient, and neither
     momentum nor weight decay can bring it back. Weight decay on these parameters is not that on spatial kernels.
+    ``ValueError`` if the convolution has no Winograd form here, or cannot have the rank.
     """
 
     def __init__(self, conv: nn.Conv3d | nn.Conv2d, config: LowRankWinograd = LowRankWinograd(),
                  generator: torch.Generator | None = None):
         super().__init__()
-        why = _unfit(conv)
-        if why:
+        if why := _unfit(conv):
             raise ValueError(why)
         self.in_channels, self.out_channels, self.padding = conv.in_channels, conv.out_channels, conv.padding
         self.m, self.mode = config.m, config.mode
@@ -184,7 +174,7 @@ class WinogradConv(nn.Module):
         if config.mode == "factor":
             self.P, self.Q = map(nn.Parameter, factors(M, rank, generator=generator))
         elif config.mode == "delta":
-            _check_rank(M, rank)
+            check_rank(M, rank)
             self.register_buffer("M0", M)
             self.P = nn.Parameter(M.new_zeros(len(M), rank))
             Q = torch.randn(rank, M.shape[1], generator=generator) / math.sqrt(rank)
@@ -219,23 +209,25 @@ class WinogradConv(nn.Module):
         """(t³,) in double precision: the score of every column, 0 of those removed.
 
         ``column`` is ‖P q_p‖, whatever the scales of P and Q are. ``factor`` is the norm of q_p with each row of Q scaled by
-        the norm of its column of P. ``taylor`` is what ``accumulate`` has summed.
+        the norm of its column of P. ``taylor`` is what ``accumulate`` has summed. ``ValueError`` if the mode has no such score.
         """
-        if score not in SCORES:
-            raise ValueError(f"score is {score!r}; choose from {', '.join(SCORES)}")
+        check.one_of("score", score, SCORES)
         if score == "column":
-            found = self.weights(torch.arange(len(self.kept), device=self.kept.device)).double().norm(dim=0)
+            scores = self.weights(torch.arange(len(self.kept), device=self.kept.device)).double().norm(dim=0)
         elif score == "factor":
             if self.mode not in ("factor", "spatial"):
                 raise ValueError(f"mode {self.mode!r} has no factors of the whole weight; choose column or taylor")
-            found = (self.P.double().norm(dim=0)[:, None] * self.Q.double()).norm(dim=0)
+            scores = (self.P.double().norm(dim=0)[:, None] * self.Q.double()).norm(dim=0)
         else:
-            found = self.taylor.clone()
-        return torch.where(self.kept, found, torch.zeros_like(found))
+            scores = self.taylor
+        return torch.where(self.kept, scores, torch.zeros_like(scores))
 
     @torch.no_grad()
     def accumulate(self) -> None:
-        """Add |Σ_j Q_jp ∂L/∂Q_jp| (of M where there is no trained Q) to the ``taylor`` scores; call it after ``backward``."""
+        """Add |Σ_j Q_jp ∂L/∂Q_jp| (of M where there is no trained Q) to the ``taylor`` scores; call it after ``backward``.
+
+        ``ValueError`` if there is no gradient yet, or no trained tensor of columns.
+        """
         W = self.M if self.mode == "vanilla" else self.Q
         if not isinstance(W, nn.Parameter) or W.grad is None:
             raise ValueError("there is no gradient of Q or M to score with; call backward first, in another mode than spatial")
@@ -243,7 +235,7 @@ class WinogradConv(nn.Module):
 
     @torch.no_grad()
     def keep(self, columns: torch.Tensor) -> None:
-        """Remove all columns but ``columns``; those removed earlier stay removed."""
+        """Remove all columns but ``columns``; those removed earlier stay removed. ``ValueError`` if none would be left."""
         kept = torch.zeros_like(self.kept)
         kept[columns] = True
         kept &= self.kept
@@ -253,9 +245,10 @@ class WinogradConv(nn.Module):
         if self.mode != "spatial":
             (self.M if self.mode == "vanilla" else self.Q)[:, ~kept] = 0
 
-    def prune(self, rho: float, score: str = "column") -> None:
-        """Keep the t³ − ⌊ρ t³⌋ columns with the largest scores; of equal ones those at lower positions."""
-        number = len(self.kept) - removed(len(self.kept), rho)
+    @check.renamed(rho="removed")
+    def prune(self, removed: float, score: str = "column") -> None:
+        """Keep the t³ − ⌊ρ t³⌋ columns with the largest scores, ρ = ``removed``; of equal ones those at lower positions."""
+        number = len(self.kept) - columns_gone(len(self.kept), removed)
         if number < int(self.kept.sum()):
             ranked = torch.where(self.kept, self.importance(score), -1.0)
             self.keep(torch.argsort(ranked, descending=True, stable=True)[:number])
@@ -341,68 +334,67 @@ def convertible(model: nn.Module, config: LowRankWinograd = LowRankWinograd()) -
 def transform_(model: nn.Module, config: LowRankWinograd = LowRankWinograd()) -> None:
     """Put Winograd layers in the place of the convolutions of ``model``, in place. Build the optimiser afterwards.
 
-    At rank 27 (in images 9) or more, and in the other modes, the network computes what it did before.
+    At rank 27 (in images 9) or more, and in the other modes, the network computes what it did before. ``ValueError``, before
+    anything is changed, names a layer that cannot have the rank.
 
     >>> model = C3D()
     >>> transform_(model, LowRankWinograd(rank=27))
     """
-    found = convertible(model, config)
-    if "" in found:
-        raise ValueError("the network is itself a convolution; put it into an nn.Sequential")
     draw, made = torch.Generator().manual_seed(config.seed), {}
-    for name, conv in found.items():
-        try:
+    for name, conv in convertible(model, config).items():
+        with check.of(name):
             made[name] = WinogradConv(conv, config, draw)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
-    for name, layer in made.items():
-        model.set_submodule(name, layer.train(found[name].training))
+    replace_(model, made)
 
 
-def _layers(model: nn.Module) -> dict[str, WinogradConv]:
-    found = {name: module for name, module in model.named_modules() if isinstance(module, WinogradConv)}
-    if not found:
+def winograd_layers(model: nn.Module) -> dict[str, WinogradConv]:
+    """The Winograd layers of ``model``, by name. ``ValueError`` if it has none."""
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, WinogradConv)}
+    if not layers:
         raise ValueError("this network has no Winograd layer; call transform_ first")
-    return found
+    return layers
 
 
-def prune_(model: nn.Module, rate: float | None = None, config: LowRankWinograd = LowRankWinograd()) -> None:
+@check.renamed(rate="removed")
+def prune_(model: nn.Module, removed: float | None = None, config: LowRankWinograd = LowRankWinograd()) -> None:
     """Remove the columns with the smallest scores from all Winograd layers, in place. Fine-tune the network afterwards.
 
-    A network that is pruned again, at a higher rate, loses more columns and gets none back. With ``scope="network"`` the
-    columns of all layers compete; each layer keeps its best one.
+    ``removed`` is the share that goes, that of ``config`` if left out. A network that is pruned again, at a higher share, loses
+    more columns and gets none back. With ``scope="network"`` the columns of all layers compete; each layer keeps its best one.
     """
-    rho, layers = config.rate if rate is None else rate, _layers(model)
-    _check_rate(rho)
-    if config.scope == "layer":
+    removed, layers = config.removed if removed is None else removed, winograd_layers(model)
+    check.share("removed", removed)
+    if config.scope == "network":
+        for name, columns in _best_of_network(layers, removed, config.score).items():
+            layers[name].keep(columns)
+    else:
         for layer in layers.values():
-            layer.prune(rho, config.score)
-        return
+            layer.prune(removed, config.score)
+
+
+def _best_of_network(layers: dict[str, WinogradConv], removed: float, score: str) -> dict[str, torch.Tensor]:
+    """By name, the columns that stay if the share ``removed`` of those of all layers together goes."""
     names, total = list(layers), sum(len(layer.kept) for layer in layers.values())
-    safe, ranked = {}, []
-    for index, name in enumerate(names):
-        scores = layers[name].importance(config.score)
-        scores = torch.where(layers[name].kept, scores, -1.0)
-        safe[name] = int(scores.argmax())
-        ranked += [(-float(score), index, p) for p, score in enumerate(scores) if layers[name].kept[p] and p != safe[name]]
-    number = max(0, total - removed(total, rho) - len(names))
-    kept = {name: [safe[name]] for name in names}
+    kept, ranked = {}, []
+    for index, (name, layer) in enumerate(layers.items()):
+        scores = torch.where(layer.kept, layer.importance(score), -1.0)
+        best = int(scores.argmax())
+        kept[name] = [best]
+        ranked += [(-float(scores[p]), index, p) for p in layer.columns().tolist() if p != best]
+    number = max(0, total - columns_gone(total, removed) - len(names))
     for _, index, p in sorted(ranked)[:number]:
         kept[names[index]].append(p)
-    for name, layer in layers.items():
-        layer.keep(torch.tensor(sorted(kept[name])))
+    return {name: torch.tensor(sorted(columns)) for name, columns in kept.items()}
 
 
-def compact(model: nn.Module, *, threads: int = 1) -> nn.Module:
-    """A new network with the same outputs whose Winograd layers hold only what is left.
+def compact(model: nn.Module, example: torch.Tensor | None = None, *, threads: int = 1) -> nn.Module:
+    """A new network with the same outputs whose Winograd layers hold only what is left, in evaluation mode.
 
-    Layers of three axes run on the compiled kernel.
+    Layers of three axes run on the compiled kernel, with ``threads``. ``example`` is not needed. ``ValueError`` names a layer
+    that the kernel cannot run.
     """
-    layers = _layers(model)
-    found = copy.deepcopy(model).eval()
-    for name, layer in layers.items():
-        try:
-            found.set_submodule(name, PackedWinograd(layer, threads).eval())
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
-    return found
+    def packed(name: str, layer: WinogradConv) -> PackedWinograd:
+        with check.of(name):
+            return PackedWinograd(layer, threads)
+
+    return replaced(model, WinogradConv, packed, missing="call transform_ first").eval()

@@ -8,19 +8,21 @@ and zeros without order save no time. The paper writes the tensor of transformed
 removes whole columns of it: positions p, the same in all kernels. Each column that goes takes a matrix product with it.
 
 Symbols: t = m + 2, K = G ⊗ G ⊗ G (t³, 27), W (Co·Ci, 27) spatial kernels, M (Co·Ci, t³) transformed ones, M₀ = W Kᵀ,
-M = P Q with P (Co·Ci, s) and Q (s, t³), ρ the rate of removed columns, U_p (Co, Ci) column p of M, V_p (Ci, tiles).
+M = P Q with P (Co·Ci, s) and Q (s, t³), ρ the share of columns that are removed, U_p (Co, Ci) column p of M, V_p (Ci, tiles).
 
 Only the abstract was read. What stands here beyond it is our reading, not the paper's:
 
 Differs: M = P Q is one way to decouple a tensor into two smaller ones; ``mode="delta"``, M = M₀ + P Q, is another.
 Differs: the importance of a column is its norm ‖P q_p‖. The abstract says that it is measured, not how.
 Differs: 3×3 convolutions of images are transformed as well; the paper is about volumes, and so is everything measured here.
-Differs: the rate rises cubically, the mask only grows, and both rank and rate have defaults of our own.
+Differs: the share rises cubically, the mask only grows, and both rank and share have defaults of our own.
 """
 
 import functools
 
 import torch
+
+from papernets import check
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Transforms, factors and importance
@@ -43,9 +45,8 @@ _MATRICES = {
 
 
 def matrices(m: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Bᵀ (t, t), G (t, 3) and Aᵀ (m, t) of F(m, 3) in double precision, for tiles of 2 or 4 outputs."""
-    if m not in _MATRICES:
-        raise ValueError(f"m is {m!r}; tiles have 2 or 4 outputs a side")
+    """Bᵀ (t, t), G (t, 3) and Aᵀ (m, t) of F(m, 3) in double precision. ``ValueError`` unless ``m`` is 2 or 4."""
+    check.one_of("m, the side of a tile of outputs,", m, _MATRICES)
     return tuple(torch.tensor(matrix, dtype=torch.float64) for matrix in _MATRICES[m])
 
 
@@ -56,9 +57,7 @@ def _cubes(m: int, axes: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 def cubes(m: int = 2, axes: int = 3) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The three matrices for three axes: Bᵀ⊗Bᵀ⊗Bᵀ (t³, t³), K = G⊗G⊗G (t³, 27) and Aᵀ⊗Aᵀ⊗Aᵀ (m³, t³); or for two."""
-    matrices(m)
-    if axes not in (2, 3):
-        raise ValueError(f"axes is {axes}; images have 2 and volumes 3")
+    check.one_of("the number of axes", axes, (2, 3))
     return tuple(one.clone() for one in _cubes(m, axes))
 
 
@@ -70,12 +69,10 @@ def expand(W: torch.Tensor, m: int = 2) -> torch.Tensor:
     return (W.reshape(-1, 3**axes).double() @ cubes(m, axes)[1].T.to(W.device)).to(W.dtype)
 
 
-def _check_rank(M: torch.Tensor, s: int) -> None:
-    most = min(M.shape)
-    if not isinstance(s, int) or isinstance(s, bool) or not 1 <= s <= most:
-        near = 1 if not isinstance(s, int) or s < 1 else most
-        raise ValueError(f"the rank is {s!r}; a matrix of {M.shape[0]} kernels and {M.shape[1]} positions allows 1 to {most}, "
-                         f"and the nearest is {near}")
+def check_rank(M: torch.Tensor, s: int) -> None:
+    """``ValueError`` if a product of rank ``s`` is more than the matrix ``M`` (kernels, positions) can hold."""
+    kernels, positions = M.shape
+    check.whole(f"the rank for {kernels} kernels and {positions} positions", s, 1, min(kernels, positions))
 
 
 def factors(M: torch.Tensor, s: int, *, noise: float = 1e-2,
@@ -85,7 +82,7 @@ def factors(M: torch.Tensor, s: int, *, noise: float = 1e-2,
     Transformed spatial kernels have rank 27, of two axes 9. Beyond it, P gets columns of small noise and Q rows of zeros: the
     product stays as it is, and the gradient of Q is not zero. ``ValueError`` if ``M`` cannot have rank ``s``.
     """
-    _check_rank(M, s)
+    check_rank(M, s)
     U, S, Vh = torch.linalg.svd(M.detach().double(), full_matrices=False)
     r = min(s, 27 if M.shape[1] in (4**3, 6**3) else 9)
     root = S[:r].sqrt()
@@ -97,22 +94,16 @@ def factors(M: torch.Tensor, s: int, *, noise: float = 1e-2,
     return P.to(M.dtype), Q.to(M.dtype)
 
 
-def _check_rate(rho: float) -> None:
-    if not 0 <= rho < 1:
-        raise ValueError(f"rate {rho} is outside [0, 1); a layer keeps at least one column, and the nearest is "
-                         f"{0 if rho < 0 else 0.98}")
+def columns_gone(positions: int, removed: float) -> int:
+    """How many of ``positions`` columns go if the share ``removed`` is to go; one always stays."""
+    check.share("removed", removed)
+    return min(positions - 1, int(positions * removed + 1e-9))
 
 
-def removed(positions: int, rho: float) -> int:
-    """How many of ``positions`` columns go at rate ``rho``; one always stays."""
-    _check_rate(rho)
-    return min(positions - 1, int(positions * rho + 1e-9))
-
-
-def rate_at(epoch: float, epochs: float, rho: float) -> float:
-    """The rate after ``epoch`` of ``epochs`` of a cubic rise from 0 to ``rho``."""
-    _check_rate(rho)
-    return rho * (1 - (1 - min(max(epoch / epochs, 0.0), 1.0)) ** 3)
+def removed_at(epoch: float, epochs: float, removed: float) -> float:
+    """The share that is removed after ``epoch`` of ``epochs`` of a cubic rise from 0 to ``removed``."""
+    check.share("removed", removed)
+    return removed * (1 - (1 - min(max(epoch / epochs, 0.0), 1.0)) ** 3)
 
 
 def stored_numbers(Co: int, Ci: int, s: int, columns: int) -> tuple[int, int]:

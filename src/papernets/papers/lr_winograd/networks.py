@@ -4,10 +4,12 @@ import functools
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
-from papernets.papers.lr_winograd.layers import LowRankWinograd, Plan, WinogradConv, _unfit
-from papernets.papers.lr_winograd.method import removed
+from papernets.measure import count_of, parameters
+from papernets.nn import Network, Networks
+from papernets.papers.lr_winograd.layers import LowRankWinograd, Plan, WinogradConv, convertible
+from papernets.papers.lr_winograd.method import columns_gone
 
 
 class C3D(nn.Module):
@@ -32,7 +34,7 @@ class C3D(nn.Module):
         self.features, self.classifier = nn.Sequential(*layers), nn.Linear(before, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.classifier(self.features(x).mean((2, 3, 4)))
+        return self.classifier(self.features(x).mean((2, 3, 4)))  # (B, classes)
 
 
 class _Block3d(nn.Module):
@@ -44,8 +46,8 @@ class _Block3d(nn.Module):
                                                                         nn.BatchNorm3d(after))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(y + self.shortcut(x))
+        y = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
+        return functional.relu(y + self.shortcut(x))
 
 
 class ResNet3D18(nn.Module):
@@ -62,51 +64,52 @@ class ResNet3D18(nn.Module):
         return self.classifier(self.stages(self.stem(x)).mean((2, 3, 4)))
 
 
-NETWORKS = {"c3d": C3D, "r3d": ResNet3D18}
+_CLIP = (3, 16, 112, 112)
+NETWORKS = Networks({"c3d": Network(C3D, _CLIP), "r3d": Network(ResNet3D18, _CLIP)})
 
 
 @functools.cache
-def _convolutions(name: str) -> tuple[tuple[str, int, int, tuple[int, ...], int, bool], ...]:
-    """(name, Co, Ci, size of the input, multiply-adds, whether it has a Winograd form) of every 3×3×3 convolution."""
-    found = []
+def convolutions(name: str) -> dict[str, tuple[int, int, tuple[int, int, int], bool]]:
+    """Of every 3×3×3 convolution of a network: Co, Ci, the volume (D, H, W) it reads, and whether it has a Winograd form."""
     with torch.device("meta"):
-        model = NETWORKS[name]()
-        for layer, module in model.named_modules():
-            if isinstance(module, nn.Conv3d) and module.kernel_size == (3, 3, 3):
-                def watch(module, inputs, output, layer=layer):
-                    found.append((layer, module.out_channels, module.in_channels, tuple(inputs[0].shape[2:]),
-                                  output.numel() * 27 * module.in_channels, not _unfit(module)))
-                module.register_forward_hook(watch)
-        model.eval()(torch.empty(1, 3, 16, 112, 112))
-    return tuple(found)
+        model = NETWORKS[name].build().eval()
+        volumes: dict[nn.Module, tuple[int, int, int]] = {}
+        every = {layer: module for layer, module in model.named_modules()
+                 if isinstance(module, nn.Conv3d) and module.kernel_size == (3, 3, 3)}
+        for module in every.values():
+            module.register_forward_hook(lambda module, inputs, output: volumes.update({module: tuple(inputs[0].shape[2:])}))
+        model(NETWORKS[name].example)
+    fits = convertible(model)
+    return {layer: (conv.out_channels, conv.in_channels, volumes[conv], layer in fits) for layer, conv in every.items()}
 
 
-def counts(name: str, m: int = 2, rho: float = 0.0, size: tuple[int, int, int] | None = None) -> dict[str, int]:
+def counts(name: str, m: int = 2, removed: float = 0.0, size: tuple[int, int, int] | None = None) -> dict[str, int]:
     """Of the 3×3×3 convolutions of a network: ``macs`` of all, ``direct`` of those with stride 1, their Winograd ``products``
     and ``additions``, spatial ``parameters`` and transformed ones, ``expanded``. ``size`` (D, H, W) leaves only the layers that
-    read such a volume."""
-    if name not in NETWORKS:
-        raise ValueError(f"no network {name!r}; choose from {', '.join(NETWORKS)}")
-    found = dict.fromkeys(("macs", "direct", "products", "additions", "parameters", "expanded"), 0)
-    columns = (m + 2) ** 3 - removed((m + 2) ** 3, rho)
-    for _, Co, Ci, volume, macs, fits in _convolutions(name):
+    read such a volume. ``ValueError`` lists the networks.
+    """
+    made = NETWORKS[name]
+    macs = {layer: cost.macs for layer, cost in count_of(made.build, made.shape).items()}
+    total = dict.fromkeys(("macs", "direct", "products", "additions", "parameters", "expanded"), 0)
+    columns = (m + 2) ** 3 - columns_gone((m + 2) ** 3, removed)
+    for layer, (Co, Ci, volume, fits) in convolutions(name).items():
         if size is not None and volume != size:
             continue
-        found["macs"] += macs
+        total["macs"] += macs[layer]
         if fits:
             plan = Plan(m, volume)
             into, out = plan.additions()
-            found["direct"] += macs
-            found["products"] += Co * Ci * plan.products(columns)
-            found["additions"] += Ci * into + Co * out
-            found["parameters"] += 27 * Co * Ci
-            found["expanded"] += Co * Ci * columns
-    return found
+            total["direct"] += macs[layer]
+            total["products"] += Co * Ci * plan.products(columns)
+            total["additions"] += Ci * into + Co * out
+            total["parameters"] += 27 * Co * Ci
+            total["expanded"] += Co * Ci * columns
+    return total
 
 
 def trained_numbers(Co: int, Ci: int, config: LowRankWinograd) -> int:
     """Parameters of a layer without bias, counted on one."""
-    return sum(p.numel() for p in WinogradConv(nn.Conv3d(Ci, Co, 3, padding=1, bias=False), config).parameters())
+    return parameters(WinogradConv(nn.Conv3d(Ci, Co, 3, padding=1, bias=False), config))
 
 
 class ClipNet(nn.Module):
