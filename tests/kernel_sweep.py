@@ -123,7 +123,7 @@ def main() -> None:
         from kernel_guard import guarded
 
         # without the room that these leave before and behind an array
-        simd.aligned = np.empty
+        simd.aligned = simd.memory.aligned = np.empty
         simd.scratch = lambda purpose, shape, dtype=np.float32: np.empty(shape, dtype)
         for side in ("end", "start"):
             with guarded(side):

@@ -1,4 +1,4 @@
-"""Processes that compile the kernels for a machine of their own."""
+"""A scene of voxels, and processes that compile the kernels for a machine of their own."""
 
 import os
 import subprocess
@@ -7,8 +7,9 @@ from functools import cache
 from pathlib import Path
 
 import llvmlite.binding as llvm
+import numpy as np
 import pytest
-from papernets_kernels import simd
+from papernets_kernels.simd import threads
 
 TESTS = Path(__file__).parents[1]
 HAS = {name for name, present in llvm.get_host_cpu_features().items() if present}
@@ -21,9 +22,18 @@ LEVELS = {
 @pytest.fixture(autouse=True, scope="session")
 def hand_over_at_once():
     """All work is shared, however small: the sizes here are."""
-    before, simd.HAND_OVER = simd.HAND_OVER, 1e-9
+    before, threads.HAND_OVER = threads.HAND_OVER, 1e-9
     yield
-    simd.HAND_OVER = before
+    threads.HAND_OVER = before
+
+
+@pytest.fixture(scope="session")
+def scene():
+    """A floor, two walls and a sphere on a grid of 64^3: the scene that the figures of AccSS3D's chapter are drawn on."""
+    z, y, x = np.ogrid[:64, :64, :64]
+    walls = ((y == 3) | (x == 3)) & (2 <= z) & (z < 40)
+    sphere = np.abs(np.sqrt((z - 20) ** 2 + (y - 30) ** 2 + (x - 35) ** 2) - 12) < 0.6
+    return np.argwhere((z == 2) | walls | sphere)
 
 
 @cache

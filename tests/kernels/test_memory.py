@@ -12,7 +12,7 @@ import pytest
 pytestmark = pytest.mark.xdist_group("machines")
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the guard uses Linux's calls for pages")
-SOURCES = sorted((Path(__file__).parents[2] / "kernels" / "papernets_kernels").glob("*.py"))
+SOURCES = sorted((Path(__file__).parents[2] / "kernels" / "papernets_kernels").rglob("*.py"))
 KERNELS = ("one_by_n", "n_of_m", "binary", "subbit", "hamming", "winograd3d", "sparse_conv3d")
 
 # sums registers of bytes: the first or the last one step too far
