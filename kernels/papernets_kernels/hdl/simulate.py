@@ -12,96 +12,25 @@ core, and both engines can run it:
 
 Both engines sample a port in the same moment: inputs are set, the circuit settles, outputs are sampled, and then comes the
 clock edge. So the row of an address is the cycle in which a synchronous memory sees it, and its data is in the next row.
+
+How the numbers of a port become words of a row is in ``_ports``; Yosys, the compiler and the cache are in ``_tools``.
 """
 
 import ctypes
 import functools
 import sys
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from amaranth.hdl import ClockDomain, Module, Shape, Value
-from amaranth.lib import data, wiring
+from amaranth.hdl import ClockDomain, Module
 from amaranth.sim import Simulator
 from vcd import VCDWriter
 
 from papernets_kernels.hdl import _tools
+from papernets_kernels.hdl._ports import Port, decoded, ports, words_of
 from papernets_kernels.hdl._tools import missing
-
-# ---- ports -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Port:
-    """One port of a core: ``count`` numbers of ``width`` bits, in words of 32 bits from ``word`` on."""
-
-    name: str
-    value: object = field(repr=False, compare=False)
-    width: int
-    signed: bool
-    count: int | None  # None: a single number, not an array of one
-    word: int
-
-    @property
-    def bits(self) -> int:
-        return self.width * (self.count or 1)
-
-    @property
-    def words(self) -> int:
-        return -(-self.bits // 32)
-
-    def encode(self, values) -> np.ndarray:
-        """Numbers (rows,) or (rows, count), or those of one row without that axis, as words (rows, words) uint32."""
-        values = np.asarray(values)
-        low, high = (-(2 ** (self.width - 1)), 2 ** (self.width - 1)) if self.signed else (0, 2**self.width)
-        whole = values.dtype.kind in "iub"
-        if values.size and not (whole and low <= int(values.min()) and int(values.max()) < high):
-            wrong = next(v for v in values.flat if not low <= int(v) < high) if whole else values.dtype
-            raise ValueError(f"port {self.name} is given {wrong}; it takes whole numbers from {low} to {high - 1}")
-        shape = () if self.count is None else (self.count,)
-        if values.shape[max(0, values.ndim - len(shape)) :] not in (shape, ()) or values.ndim > 1 + len(shape):
-            raise ValueError(f"port {self.name} is given values of shape {values.shape}; rows of shape {shape} are expected")
-        rows = len(values) if values.ndim > len(shape) else 1
-        values = np.broadcast_to(values, (rows, *shape)).reshape(rows, self.count or 1)
-        if self.count is None and self.width <= 32:
-            return (values.astype(np.int64) & (2**self.width - 1)).astype(np.uint32)
-        bits = np.zeros((rows, 32 * self.words), np.uint8)
-        number = values.astype(np.uint64) if values.dtype.kind == "u" else values.astype(np.int64).view(np.uint64)
-        bits[:, : self.bits] = (number[..., None] >> np.arange(self.width, dtype=np.uint64) & np.uint64(1)).reshape(rows, -1)
-        return np.packbits(bits, axis=1, bitorder="little").view("<u4").astype(np.uint32, copy=False)
-
-    def decode(self, words: np.ndarray) -> np.ndarray:
-        """The inverse: words (rows, words) as int64 (uint64 where a port has 64 unsigned bits), (rows,) or (rows, count)."""
-        bytes_ = np.ascontiguousarray(words).astype("<u4", copy=False).view(np.uint8)
-        bits = np.unpackbits(bytes_, axis=1, bitorder="little", count=self.bits)
-        bits = bits.reshape(len(words), self.count or 1, self.width)
-        wide = np.zeros((*bits.shape[:2], 64), np.uint8)
-        wide[..., : self.width] = bits
-        if self.signed:
-            wide[..., self.width :] = bits[..., -1:]
-        numbers = np.packbits(wide, axis=2, bitorder="little").view("<u8")[..., 0].astype(np.uint64, copy=False)
-        numbers = numbers if self.width == 64 and not self.signed else numbers.view(np.int64)
-        return numbers[:, 0] if self.count is None else numbers
-
-
-def ports(core) -> tuple[dict[str, Port], dict[str, Port]]:
-    """The inputs and the outputs of a core, by name. The reset of its clock domain is the input ``rst``."""
-    found = {wiring.In: {}, wiring.Out: {}}
-    for path, member, value in core.signature.flatten(core):
-        name, shape, count = "__".join(map(str, path)), member.shape, None
-        if isinstance(shape, data.ArrayLayout):
-            shape, count = shape.elem_shape, shape.length
-        shape = Shape.cast(shape)
-        if shape.width > 64:
-            raise ValueError(f"port {name} has {shape.width} bits; a number has at most 64, so make it an ArrayLayout")
-        side = found[member.flow]
-        side[name] = Port(name, Value.cast(value), shape.width, shape.signed, count, sum(port.words for port in side.values()))
-    inputs, outputs = found.values()
-    inputs["rst"] = Port("rst", None, 1, False, None, sum(port.words for port in inputs.values()))
-    return inputs, outputs
-
 
 # ---- the stimulus ----------------------------------------------------------------------------------------------------
 
@@ -158,7 +87,7 @@ class Stimulus:
         return self
 
     def _rows(self, cycles: int) -> np.ndarray:
-        return np.zeros((cycles, sum(port.words for port in self.inputs.values())), np.uint32)
+        return np.zeros((cycles, words_of(self.inputs)), np.uint32)
 
     @staticmethod
     def _port(name: str, among: dict[str, Port], kind: str) -> Port:
@@ -200,30 +129,22 @@ def simulate(core, stimulus: Stimulus, engine: str = "amaranth", *, trace: bool 
     else:
         machine = _Amaranth(core, vcd) if vcd else _amaranth(core)
     total, whole = 0, trace or (vcd is not None and engine == "compiled")
-    samples, waits, driven, seen = [], [], [stimulus._rows(0)], [np.zeros((0, _words(stimulus.outputs)), np.uint32)]
+    samples, waits, driven, seen = [], [], [stimulus._rows(0)], [np.zeros((0, words_of(stimulus.outputs)), np.uint32)]
     for step, (cycles, rows) in zip(stimulus.steps, machine.run(stimulus, whole), strict=True):
         if step.until:
             waits.append(cycles)
         if step.sample:
-            samples.append(_decode(stimulus.outputs, rows, step.sample))
+            samples.append(decoded(stimulus.outputs, rows, step.sample))
         if whole:
             driven.append(np.broadcast_to(step.rows, (cycles, step.rows.shape[1])))
             seen.append(rows)
         total += cycles
     found = None
     if whole:
-        found = _decode(stimulus.inputs, np.concatenate(driven)) | _decode(stimulus.outputs, np.concatenate(seen))
+        found = decoded(stimulus.inputs, np.concatenate(driven)) | decoded(stimulus.outputs, np.concatenate(seen))
     if vcd and engine == "compiled":
         _write_vcd(vcd, [*stimulus.inputs.values(), *stimulus.outputs.values()], found)
     return Result(samples, waits, total, engine, found if trace else None)
-
-
-def _words(ports: dict[str, Port]) -> int:
-    return sum(port.words for port in ports.values())
-
-
-def _decode(ports: dict[str, Port], rows: np.ndarray, names=None) -> dict[str, np.ndarray]:
-    return {name: ports[name].decode(rows[:, ports[name].word :][:, : ports[name].words]) for name in names or ports}
 
 
 def _late(step: _Step) -> TimeoutError:
@@ -287,7 +208,7 @@ class _Amaranth:
                     self.error = _late(step)
                     return
             words = np.frombuffer(b"".join(kept), "<u4").astype(np.uint32)
-            self.found.append((cycles, words.reshape(len(kept), _words(stimulus.outputs))))
+            self.found.append((cycles, words.reshape(len(kept), words_of(stimulus.outputs))))
 
 
 @functools.lru_cache(maxsize=8)
@@ -361,7 +282,7 @@ def _glue(core) -> str:
         put="\n".join(each(inputs, "  now(t.{p}).data[{i}] = w[{w}];")),
         get="\n".join(each(outputs, "  w[{w}] = seen(t.{p}).data[{i}];")),
         word="\n".join(each(outputs, "    case {w}: return seen(t.{p}).data[{i}];")),
-        words=_words(outputs),
+        words=words_of(outputs),
     )
 
 
@@ -398,7 +319,7 @@ class _Compiled:
         self.library.core_run.restype = number
 
     def run(self, stimulus: Stimulus, whole: bool) -> list:
-        core, found, words = self.library.core_make(), [], _words(stimulus.outputs)
+        core, found, words = self.library.core_make(), [], words_of(stimulus.outputs)
         try:
             for step in stimulus.steps:
                 rows, stride = np.ascontiguousarray(step.rows), 0 if step.until else step.rows.shape[1]
