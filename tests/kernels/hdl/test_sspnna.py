@@ -1,84 +1,16 @@
-"""The sparse core: the worked tables and traces, random tiles on both engines, corners, and the refusals of its driver."""
+"""The sparse core: the worked tables and traces, whole scenes, and the refusals of its driver."""
 
 import re
 
 import numpy as np
 import pytest
-from hdl_checks import ENGINES, SEARCH
-from hypothesis import given
-from hypothesis import strategies as st
 from papernets_kernels import sparse_conv3d
-from papernets_kernels.hdl import golden, simulate, sspnna
+from papernets_kernels.hdl import simulate, sspnna
 from papernets_kernels.hdl.sspnna import SSpNNA, Tile
+from sspnna_checks import CORES, ENGINE, any_scene, assert_runs, box, counts, law, scene, weights
 from vcd.reader import TokenKind, tokenize
 
 pytestmark = pytest.mark.xdist_group("hdl-sspnna")
-
-# a core of every engine, with and without pages; small, so that hypothesis meets their limits
-SIZES = {"inputs": 12, "outputs": 9, "pairs": 80}
-CORES = {
-    "one": SSpNNA(3, 2, **SIZES),
-    "one of 3 channels": SSpNNA(2, 3, **SIZES),
-    "rows 2": SSpNNA(3, 2, **SIZES, rows=2),
-    "rows 3 of 5": SSpNNA(2, 5, **SIZES, rows=3),
-    "planes": SSpNNA(3, 2, **SIZES, planes=2),
-    "planes of 3 channels": SSpNNA(2, 3, **SIZES, planes=2),
-    "pages 2": SSpNNA(2, 2, **SIZES, pages=2),
-    "pages 4, rows 2": SSpNNA(2, 3, **SIZES, pages=4, rows=2),
-    "pages 2, planes": SSpNNA(2, 2, **SIZES, pages=2, planes=2),
-}
-EVERY = pytest.mark.parametrize("core", CORES.values(), ids=CORES.keys())
-ENGINE = pytest.mark.parametrize("engine", ENGINES)
-
-
-def numbers(rng, *shape):
-    """Of int8; one time in three only the least, which is the one whose negative does not fit."""
-    return np.full(shape, -128, np.int8) if rng.random() < 1 / 3 else rng.integers(-128, 128, shape, np.int8)
-
-
-def weights(rng, core):
-    return numbers(rng, 27, core.channels, core.lanes)
-
-
-def scene(rng, core, coordinates):
-    book = sparse_conv3d.rulebook(np.asarray(coordinates))
-    masks, _, indices = book.lines()
-    return Tile(numbers(rng, len(coordinates), core.channels), masks, indices)
-
-
-def box(*size):
-    return np.argwhere(np.ones(size))
-
-
-def counts(tile):
-    return np.array([np.count_nonzero(tile.masks >> k & 1) for k in range(27)])
-
-
-def law(core, tiles):
-    """The laws once more, from the counts of pairs."""
-    ceil, c, build, walk = lambda a, b: -(-a // b), core.channels, [], []
-    for tile in tiles:
-        p = counts(tile)
-        if core.planes == 2:
-            pairs = [max(p[k], p[26 - k]) for k in range(13)]
-            slots, planes = p[13] + sum(pairs), (p[13] > 0) + np.count_nonzero(pairs)
-        else:
-            slots, planes = sum(ceil(x, core.rows) for x in p), np.count_nonzero(p)
-        build.append(len(tile.masks) + p.sum())
-        walk.append(slots * c + planes)
-    if core.pages == 1:
-        return build[0] + walk[0] + 3 + core.rows - 1
-    overlapped = sum(max(w + 2, b + 1) for w, b in zip(walk, [*build[1:], 0]))
-    return 1 + build[0] + overlapped + 2 + core.rows - 1
-
-
-def assert_runs(core, engine, weight, runs, **options):
-    sums, cycles = sspnna.run(core, weight, runs, engine, **options)
-    for tiles, found, taken in zip(runs, sums, cycles, strict=True):
-        for tile, y in zip(tiles, found, strict=True):
-            expected = golden.sspnna(tile.features, tile.masks, tile.indices, weight, core.accumulator)
-            np.testing.assert_array_equal(y, expected, strict=True)
-        assert taken == law(core, tiles) == core.law([tile.masks for tile in tiles])
 
 
 # ---- worked examples -------------------------------------------------------------------------------------------------
@@ -198,110 +130,6 @@ def test_a_sum_is_forwarded_across_a_plane(engine):
     tile = Tile(rng.integers(-128, 128, (2, 2), np.int8), np.array([3 << 12, 1 << 13]), np.array([1, 0, 1]))
     assert core.law(tile.masks) == 16
     assert_runs(core, engine, rng.integers(-128, 128, (27, 2, 4), np.int8), [[tile]])
-
-
-# ---- random tiles ----------------------------------------------------------------------------------------------------
-
-
-def any_tile(rng, core):
-    """Lines that no scene need have: any planes beside the centre, any inputs."""
-    inputs, n = rng.integers(1, core.inputs + 1), rng.integers(1, core.outputs + 1)
-    share, masks = rng.random(), np.full(n, 1 << 13)
-    for o in range(n):
-        for k in np.flatnonzero(rng.random(27) < share):
-            if np.bitwise_count(masks).sum() < core.pairs:
-                masks[o] |= 1 << int(k)
-    return Tile(numbers(rng, inputs, core.channels), masks, rng.integers(0, inputs, np.bitwise_count(masks).sum()))
-
-
-def any_scene(rng, core):
-    n = int(rng.integers(1, min(core.inputs, core.outputs) + 1))
-    places = np.unique(rng.integers(0, rng.integers(2, 5), (n, 3)), axis=0)
-    tile = scene(rng, core, rng.permutation(places))
-    return tile if len(tile.indices) <= core.pairs else scene(rng, core, places[:2])
-
-
-@ENGINE
-@EVERY
-@SEARCH
-@given(seed=st.integers(0, 2**32), length=st.integers(1, 3))
-def test_runs_without_a_reset_between_them(core, engine, seed, length):
-    rng = np.random.default_rng(seed)
-    make = any_scene if rng.random() < 0.5 else any_tile
-    runs = [[make(rng, core) for _ in range(rng.integers(1, core.pages + 1))] for _ in range(length)]
-    assert_runs(core, engine, weights(rng, core), runs)
-
-
-@ENGINE
-@EVERY
-def test_one_plane_after_the_other_with_few_outputs(core, engine):
-    """Where planes are short, sums of the same output follow each other as closely as they can."""
-    rng, runs = np.random.default_rng(0), []
-    for n in (1, 2, 3):
-        masks = np.full(n, 2**27 - 1)
-        if 27 * n > core.pairs:
-            masks[-1] = 1 << 13
-        runs.append([Tile(numbers(rng, 4, core.channels), masks, rng.integers(0, 4, np.bitwise_count(masks).sum()))])
-    assert_runs(core, engine, rng.integers(-128, 128, (27, core.channels, core.lanes), np.int8), runs)
-
-
-@ENGINE
-@EVERY
-def test_a_full_tile_of_the_least_numbers(core, engine):
-    full = Tile(np.full((12, core.channels), -128, np.int8), np.full(9, 2**27 - 2**18 | 1 << 13), np.arange(90) % 12)
-    full.masks[:] = 0b11111111 << 13
-    full.masks[:8] |= 1  # 9 times 8 and 8 more: all 80 pairs, 9 outputs, 12 inputs
-    tile = Tile(full.features, full.masks, np.arange(80) % 12)
-    weight = np.full((27, core.channels, core.lanes), -128, np.int8)
-    assert_runs(core, engine, weight, [[tile] * core.pages, [tile]])
-
-
-@ENGINE
-@pytest.mark.parametrize("options", [{}, {"rows": 2}, {"planes": 2}])
-def test_a_sum_wraps(engine, options):
-    core = SSpNNA(2, 3, **SIZES, accumulator=16, **options)
-    tile = Tile(np.full((1, 3), -128, np.int8), np.array([2**27 - 1]), np.zeros(27, int))
-    assert golden.sspnna(tile.features, tile.masks, tile.indices, np.full((27, 3, 2), -128)).tolist() == [[27 * 3 * 2**14] * 2]
-    assert 27 * 3 * 2**14 >= 2**16
-    assert_runs(core, engine, np.full((27, 3, 2), -127, np.int8), [[tile]])
-
-
-@ENGINE
-@EVERY
-@SEARCH
-@given(seed=st.integers(0, 2**32), early=st.integers(0, 150))
-def test_a_reset_in_the_middle_of_a_run(core, engine, seed, early):
-    rng = np.random.default_rng(seed)
-    weight, tile = weights(rng, core), any_tile(rng, core)
-    whole = sspnna.stimulus(core, weight, [[tile]])
-    at = next(i for i, step in enumerate(whole.steps) if step.until)  # the wait, after the start
-    broken = simulate.Stimulus(core)
-    broken.drive(early).drive(rst=1).drive(2, sample=("busy", "done", "cycles"))
-    whole.steps[at:at] = [*broken.steps, whole.steps[at - 1]]  # and once more a start
-    idle, sums, cycles = simulate.simulate(core, whole, engine).samples
-    assert not idle["busy"].any() and not idle["done"].any() and not idle["cycles"].any()
-    np.testing.assert_array_equal(sums["rd"][1:], golden.sspnna(tile.features, tile.masks, tile.indices, weight))
-    assert cycles["cycles"] == [core.law([tile.masks])]
-
-
-@ENGINE
-@EVERY
-def test_an_empty_tile_is_not_started(core, engine):
-    todo = simulate.Stimulus(core).drive(start=1, n_out=0).drive(5, sample=("busy", "done", "ready"))
-    (seen,) = simulate.simulate(core, todo, engine).samples
-    assert not seen["busy"].any() and not seen["done"].any() and seen["ready"].all()
-
-
-@ENGINE
-def test_a_start_while_busy_is_not_taken(engine):
-    core, rng = CORES["one"], np.random.default_rng(0)
-    weight, tile = weights(rng, core), scene(rng, core, box(1, 2, 2))
-    todo = sspnna.stimulus(core, weight, [[tile]])
-    at = next(i for i, step in enumerate(todo.steps) if step.until)
-    todo.steps[at:at] = simulate.Stimulus(core).drive(30, start=1, n_out=1).steps
-    sums, cycles = simulate.simulate(core, todo, engine).samples
-    np.testing.assert_array_equal(sums["rd"][1:], golden.sspnna(tile.features, tile.masks, tile.indices, weight))
-    assert cycles["cycles"] == [core.law(tile.masks)]
 
 
 # ---- whole scenes ----------------------------------------------------------------------------------------------------
