@@ -1,63 +1,17 @@
-"""Recording claims: which call they take, which verdict they get, what must not be left out, what is written."""
+"""Recording claims: which call they take, which verdict they get, what must not be left out, and the table of a notebook."""
 
 import json
 import math
-import os
 
 import numpy as np
 import pytest
 import torch
+from claim_checks import BETTER, WORSE, exact, full, ledger, made, miniature
 
-from papernets.cards import Card
-from papernets.cards.present import amount, counted, number_text, table, unit_text
-from papernets.chapter import Chapter, ClaimError, Claims, _chapter
-from papernets.tools import files
-
-
-def exact(id="net.macs", **options):
-    return {"id": id, "quantity": f"quantity of {id}", "unit": "MAC", "stated": "table", "how": "counted",
-            "kind": "exact", "paper": 100.0, "accept": {"absolute": 2.0}, **options}
-
-
-def miniature(id="net.gain", accept=None, **options):
-    return {"id": id, "quantity": f"quantity of {id}", "unit": "points", "stated": "abstract", "how": "paired",
-            "kind": "miniature", "paper": "better", "baseline": "the other method",
-            "accept": accept or {"above": 0.0}, **options}
-
-
-def full(id="net.top1"):
-    return {"id": id, "quantity": f"quantity of {id}", "unit": "%", "stated": "abstract", "how": "on the test images",
-            "kind": "full", "paper": 93.5, "accept": {"absolute": 0.3}, "recipe": "papernets train odd",
-            "cost": "two hours"}
-
-
-def made(*claims):
-    return Card(number=7, slug="odd", name="Odd", title="Odd Sizes", authors=["A. Writer"], year=2021, venue="arXiv",
-                family="pruning", summary="A card that no paper has, of just the length a card needs.", claims=claims)
-
-
-def ledger(*claims, profile="evidence"):
-    return Claims(made(*claims), profile)
-
+from papernets.cards.present import counted
+from papernets.chapter import Claims
 
 # --- exact -----------------------------------------------------------------------------------------------------------
-
-
-def test_what_is_printed_nowhere_is_not_called_reproduced():
-    """In the counts, as a line, and in the table; with results that were written before they said where a number stands."""
-    claims = ledger(exact("a"), exact("b", stated="derived"), exact("c", stated="derived", ours=107, differs="a reason"))
-    for id, value in (("a", 100), ("b", 100), ("c", 107)):
-        claims.record(id, value)
-    rows = claims.rows()
-    old = [{key: value for key, value in row.items() if key != "stated"} for row in rows]
-    for found in (counted(rows), counted(old, claims.card)):
-        assert (found["reproduced"], found["derived"], found["differs"]) == (1, 1, 1)
-    assert [line.split()[-1] for line in claims.text().splitlines()] == ["reproduced", "derived", "differs"]
-    assert [" paper " in line for line in claims.text().splitlines()] == [True, False, False]
-    for page in (table(rows, claims.card), table(old, claims.card)):
-        printed = [cell.split("</td>")[0] for cell in page.split('data-label="paper"')[1:]]
-        assert ["not printed" in cell for cell in printed] == [False, True, True]
-        assert page.count("pn-derived") == page.count("pn-reproduced") == page.count("pn-differs") == 1
 
 
 @pytest.mark.parametrize(("value", "verdict"), [(100, "reproduced"), (98, "reproduced"), (102, "reproduced"),
@@ -121,9 +75,6 @@ def test_values_that_are_not_finite_are_refused(value):
 
 
 # --- miniature -------------------------------------------------------------------------------------------------------
-
-BETTER = [90 + 0.1 * i for i in range(10)]
-WORSE = [score - 3 + 0.05 * (i % 3) for i, score in enumerate(BETTER)]
 
 
 @pytest.mark.parametrize(("profile", "pairs", "verdict"), [
@@ -242,15 +193,7 @@ def test_rows_have_the_order_of_the_card():
     assert [line.split()[0] for line in claims.text("exact").splitlines()] == ["a", "d"]
 
 
-def test_numbers_and_units_as_one_writes_them():
-    assert [number_text(value) for value in (0, 1e-17, 16342069.12, 123456789, 99999.5, 0.25, 2.5e-5, "many")] == [
-        "0", "0", "16\u202f342\u202f069", "123\u202f456\u202f789", "99999.5", "0.25", "2.5e-05", "many"]
-    for value, unit, text in ((1, "layer", "layer"), (2, "layer", "layers"), (0, "layer", "layers"), (3, "class", "classes"),
-                              (2, "patch", "patches"), (5, "entry", "entries"), (2, "%", "%"), (2, "ratio", "ratio"),
-                              (1.5, "million MAC", "million MACs"), ("more", "layer", "layer"), (4, "", "")):
-        assert unit_text(value, unit) == text
-    assert [amount(-2, "layer"), amount(1.5, "<b>"), amount("<i>", "layer"), amount(None, "layer"), amount(-2.5e-5, "")] == [
-        "\u22122 layers", "1.5 &lt;b&gt;", "&lt;i&gt;", "", "\u22122.5e\u221205"]
+# --- the table -------------------------------------------------------------------------------------------------------
 
 
 def test_the_table_cannot_be_broken_by_a_text():
@@ -263,118 +206,6 @@ def test_the_table_cannot_be_broken_by_a_text():
         assert tag not in found
     assert "&lt;script&gt;" in found
     assert found.count("<tr id=") == 2
-
-
-@pytest.fixture
-def chapter(monkeypatch):
-    def build(*claims, profile="quick", seed=0):
-        monkeypatch.setattr(_chapter, "card", lambda name: made(*claims))
-        return Chapter("odd", profile, seed)
-    return build
-
-
-def test_close_raises_for_a_claim_that_was_left_out(chapter):
-    one = chapter(exact("a"), exact("b"), full("c"))
-    one.claims.record("a", 100)
-    with pytest.raises(ClaimError, match=r"^07-odd: b is in the card and was not recorded$"):
-        one.close()
-    one.claims.record("b", 100)
-    assert one.close() is one.claims
-
-
-def test_close_raises_for_an_exact_claim_that_does_not_hold(chapter):
-    one = chapter(exact("a"))
-    one.claims.record("a", 103)
-    with pytest.raises(ClaimError, match="a is 103, expected 100"):
-        one.close()
-    assert issubclass(ClaimError, AssertionError)
-
-
-def test_close_writes_where_it_is_told(chapter, tmp_path, monkeypatch):
-    target = tmp_path / "deep" / "er" / "result.json"
-    monkeypatch.setenv("PAPERNETS_RESULT", str(target))
-    one = chapter(exact("a", ours=107, differs="größer"), miniature("c"), full("d"), profile="evidence", seed=11)
-    one.claims.record("a", 107)
-    one.claims.record("c", ours=BETTER, baseline=WORSE)
-    one.close()
-    found = json.loads(target.read_text(encoding="utf-8"))
-    assert {key: found[key] for key in ("schema", "chapter", "profile", "seed")} == {
-        "schema": 1, "chapter": "07-odd", "profile": "evidence", "seed": 11}
-    assert [(row["id"], row["kind"], row["verdict"]) for row in found["claims"]] == [
-        ("a", "exact", "differs"), ("c", "miniature", "shown"), ("d", "full", "open")]
-    assert found["claims"][0]["why"] == "größer"
-    assert found["claims"][1]["scores"] == {"ours": BETTER, "baseline": WORSE}
-    assert [file.name for file in target.parent.iterdir()] == ["result.json"]
-
-
-def test_close_writes_even_if_it_then_raises(chapter, tmp_path, monkeypatch):
-    monkeypatch.setenv("PAPERNETS_RESULT", str(tmp_path / "result.json"))
-    one = chapter(exact("a"), exact("b"))
-    one.claims.record("a", 103)
-    with pytest.raises(ClaimError):
-        one.close()
-    found = json.loads((tmp_path / "result.json").read_text())["claims"]
-    assert [(row["id"], row["verdict"], row["expected"]) for row in found] == [("a", "failed", 100)]
-
-
-def test_nothing_is_written_unless_asked(chapter, tmp_path, monkeypatch):
-    monkeypatch.delenv("PAPERNETS_RESULT", raising=False)
-    monkeypatch.chdir(tmp_path)
-    one = chapter(exact("a"))
-    one.claims.record("a", 100)
-    one.close()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_reader_never_meets_half_a_file(chapter, tmp_path, monkeypatch):
-    """What is renamed into place is whole; a writer that dies before leaves the old file as it was."""
-    target = tmp_path / "result.json"
-    target.write_text("old")
-    monkeypatch.setenv("PAPERNETS_RESULT", str(target))
-    one = chapter(exact("a"))
-    one.claims.record("a", 100)
-    rename, seen = os.replace, []
-
-    def watch(part, to):
-        seen.append((json.loads(open(part).read())["claims"][0]["id"], target.read_text()))
-        rename(part, to)
-
-    monkeypatch.setattr(files.os, "replace", watch)
-    one.close()
-    assert seen == [("a", "old")]
-    assert json.loads(target.read_text())["claims"][0]["ours"] == 100
-
-    def die(part, to):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(files.os, "replace", die)
-    before = target.read_text()
-    with pytest.raises(KeyboardInterrupt):
-        one.close()
-    assert target.read_text() == before
-
-
-@pytest.mark.parametrize(("profile", "seed", "says"), [
-    ("fast", 0, "profile 'fast'.*quick, book, evidence"), ("quick", -1, "seed is -1"), ("quick", 1.5, "seed is 1.5"),
-    ("quick", "0", "seed is '0'")])
-def test_chapter_refuses(profile, seed, says):
-    with pytest.raises(ValueError, match=says):
-        Chapter("dcff", profile, seed)
-
-
-@pytest.mark.parametrize(("profile", "picked"), [("quick", 1), ("book", 2), ("evidence", 3)])
-def test_pick(profile, picked, chapter):
-    assert chapter(exact(), profile=profile).pick(quick=1, book=2, evidence=3) == picked
-
-
-@pytest.mark.parametrize("profile", ["quick", "book"])
-def test_map_keeps_the_order(profile, chapter):
-    assert chapter(exact(), profile=profile).map(pow, iter([3, 5, 2]), exp=2) == [9, 25, 4]
-
-
-def test_map_of_an_evidence_run_on_one_job(chapter, monkeypatch):
-    monkeypatch.setenv("PAPERNETS_JOBS", "1")
-    assert chapter(exact(), profile="evidence").map(lambda value, plus: value + plus, [3, 5, 2], plus=7) == [10, 12, 9]
 
 
 def test_the_table_shows_the_verdict_of_the_evidence_and_the_run_beside_it():
