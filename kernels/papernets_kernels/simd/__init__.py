@@ -24,7 +24,8 @@ Each module uses only those above it; ``threads`` uses none:
 - ``bits``: words compared and counted, signs as bits
 - ``threads``: the work of a kernel shared out
 
-A kernel imports ``simd`` and calls ``simd.load_f32``. What no kernel uses is not listed here.
+The pieces of LLVM that they emit are in ``_llvm``. A kernel imports ``simd`` and calls ``simd.load_f32``; what no kernel uses
+is not listed here.
 """
 
 from papernets_kernels.simd.bits import any_below, dots, lanes_below, lowest_bit, outer_popcount, put_sign, signs_i8
