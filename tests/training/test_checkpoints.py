@@ -133,7 +133,7 @@ def test_log_lines(tmp_path):
     _, history = run(log=tmp_path / "log.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert lines == [{"epoch": epoch, "loss": history.loss[epoch], "lr": history.lr[epoch],
-                      "accuracy": history.accuracy[epoch]} for epoch in range(3)]
+                      "accuracy": history.scores[epoch]} for epoch in range(3)]
 
 
 def test_log_lines_without_a_test_set(tmp_path):

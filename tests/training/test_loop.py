@@ -76,17 +76,17 @@ def test_what_was_drawn_before_does_not_matter():
 
 def test_history_has_one_entry_an_epoch():
     _, history = run(epochs=3)
-    assert len(history.loss) == len(history.accuracy) == len(history.lr) == 3
+    assert len(history.loss) == len(history.scores) == len(history.lr) == 3
     assert history.lr == [cosine(0.1, 3)(epoch) for epoch in range(3)]
     assert all(math.isfinite(loss) and loss > 0 for loss in history.loss)
-    assert all(0 <= share <= 1 for share in history.accuracy)
+    assert all(0 <= share <= 1 for share in history.scores)
 
 
 def test_accuracy_of_the_history_is_that_of_the_network():
     model, history = run()
     test = tiny(29, 8)
     right = logits(model, test.images).argmax(1) == test.labels
-    assert history.accuracy[-1] == pytest.approx(float(right.float().mean()))
+    assert history.scores[-1] == pytest.approx(float(right.float().mean()))
 
 
 def test_every_epoch_trains_in_training_mode():
@@ -106,7 +106,7 @@ def test_no_epochs_change_nothing():
 def test_without_a_test_set_there_is_no_accuracy():
     history = fit(small(), loader(tiny(), 11, True), None, epochs=2, lr=steps(0.1, ()))
     assert len(history.loss) == 2
-    assert history.accuracy == []
+    assert history.scores == []
 
 
 def test_frozen_parameters_stay():
@@ -178,7 +178,7 @@ def test_hooks_are_called_in_order():
 
     def after(given, epoch, history):
         assert given is model
-        assert len(history.loss) == len(history.accuracy) == epoch + 1
+        assert len(history.loss) == len(history.scores) == epoch + 1
         calls.append(("after", epoch))
 
     run(model, epochs=2, before_epoch=before, after_epoch=after, augment=augment)
@@ -238,7 +238,7 @@ def test_it_learns():
     seed_everything(0)
     model = ConvNet((16, 32), channels=1, pool=(0,))
     history = fit(model, loader(train, 50, True), loader(test, 500, False), epochs=5, lr=cosine(0.1, 5))
-    assert history.accuracy[-1] > 0.9
+    assert history.scores[-1] > 0.9
     assert history.loss[-1] < history.loss[0] / 2
 
 
@@ -251,4 +251,4 @@ def test_it_does_not_learn_what_is_not_there():
     seed_everything(0)
     model = ConvNet((7, 11), channels=1, pool=(0,))
     history = fit(model, loader(train, 50, True), loader(test, 500, False), epochs=2, lr=cosine(0.05, 2))
-    assert history.accuracy[-1] < 0.2
+    assert history.scores[-1] < 0.2

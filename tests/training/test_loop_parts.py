@@ -70,7 +70,7 @@ def test_an_evaluation_takes_the_place_of_the_accuracy(tmp_path):
         return len(seen) / 10
 
     _, history = run(evaluate=evaluate, score="mAP", log=tmp_path / "log")
-    assert history.accuracy == [0.1, 0.2, 0.3] and seen == [29] * 3
+    assert history.scores == [0.1, 0.2, 0.3] and seen == [29] * 3
     rows = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert [row["mAP"] for row in rows] == [0.1, 0.2, 0.3] and "accuracy" not in rows[0]
 
@@ -80,7 +80,7 @@ def test_an_evaluation_every_so_many_epochs_and_at_the_end(epochs, every, judged
     at = []
     _, history = run(epochs=epochs, every=every, log=tmp_path / "log", before_epoch=lambda model, epoch: at.append(epoch),
                      evaluate=lambda *_: float(at[-1]))
-    assert history.accuracy == judged and len(history.loss) == epochs
+    assert history.scores == judged and len(history.loss) == epochs
     rows = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert [row["epoch"] for row in rows if "accuracy" in row] == judged
 
