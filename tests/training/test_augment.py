@@ -18,6 +18,7 @@ from papernets.training import (
     crop_and_flip,
     cutmix,
     erase,
+    lighting,
     mixed,
     mixing,
     mixup,
@@ -236,6 +237,18 @@ def test_repeated_indices(length, repeats):
     assert all(len(set(run)) == 1 for run in runs)
     assert len({run[0] for run in runs}) == len(runs)
     assert order != list(RepeatedSampler(range(length), repeats)) or length < 7
+
+
+# --- light -----------------------------------------------------------------------------------------------------------
+
+
+def test_lighting_adds_one_colour_to_an_image():
+    images = torch.zeros(4000, 3, 2, 2)
+    lit = lighting(images)
+    assert torch.equal(lit[..., :1, :1].expand_as(lit), lit) and not images.any()
+    colours = lit[:, :, 0, 0] * torch.tensor([0.229, 0.224, 0.225])
+    spread = torch.linalg.eigvalsh(torch.cov(colours.T)).sqrt().flip(0)
+    assert spread.tolist() == pytest.approx([0.02175, 0.00188, 0.00045], rel=0.05)
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------

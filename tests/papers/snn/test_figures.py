@@ -5,12 +5,12 @@ import time
 
 import numpy as np
 import pytest
-from hdl_checks import COMPILED
 
 from papernets.chapter import Slider
 from papernets.chapter._explorer import BYTES, STATES, Explorer
 from papernets.papers.snn import figures as draw
 from papernets.papers.snn import networks
+from papernets.training import row, scores
 
 
 def test_the_dot_products_of_a_window():
@@ -152,12 +152,9 @@ def test_who_waits_for_whom():
                       "32 outputs: Dot9": 0.5, "32 outputs: adders": 1}
 
 
-@COMPILED
 def test_the_table_of_the_law():
-    rows = draw.check_law(most=64)
-    assert [row["core"].replace("\u2011", "-") for row in rows] == ["sub-bit", "binary"]
-    assert all(row["equal"] and row["cycles"] == row["law"] for row in rows)
-    assert [row["law"] for row in rows] == [32 * 128 + 16 + 2, 64 * 128 + 2]
+    rows = [{"core": "sub-bit", "channels": 64, "cycles": 4114, "law": 4114, "equal": True, "full": 9},
+            {"core": "binary", "channels": 64, "cycles": 8194, "law": 8194, "equal": True, "full": 12_845_058}]
     text = draw.law_in_words(rows)
     assert "| 64 | binary | 8,194 | 0 | 12,845,058 |" in text and "In 2 of 2 runs the outputs are those" in text
     rows[1] |= {"cycles": 8195, "equal": False}
@@ -187,37 +184,18 @@ def test_the_table_of_storage():
     assert "| 9 | 1.00 | 10.985 | 10.9855 | 1.6763 | 1.676 |" in text
 
 
-def run_of(seed):
-    rng = np.random.default_rng(seed)
-    arms = [f"tau{tau}" for tau in (9, 5, 3, 2, 1)] + [f"{kind}{tau}{end}" for tau in (5, 3, 2) for kind, end in
-                                                      (("refined", ""), ("frequent", ".cut"), ("random", ".cut"))]
-    return {arm: float(rng.uniform()) for arm in arms}
-
-
 def test_accuracy_by_tau():
-    runs = [run_of(seed) for seed in range(3)]
-    kept, seeds, refined = draw.by_tau(runs).data
+    rng = np.random.default_rng(0)
+    rows = [row(seed, arm, float(rng.uniform()), tau, cut=float(rng.uniform())) for seed in range(3) for tau in (9, 5, 3, 2, 1)
+            for arm in ("kept", "refined", "frequent", "random")]
+    kept, seeds, refined = draw.by_tau(rows).data
     assert list(kept.x) == [1, 2, 3, 5, 9] and list(refined.x) == [2, 3, 5]
-    assert kept.y[4] == pytest.approx(100 * np.mean([run["tau9"] for run in runs]))
-    assert refined.y[0] == pytest.approx(100 * np.mean([run["refined2"] for run in runs]))
-    assert len(seeds.x) == 15
-    assert "3 seeds" in draw.cut_in_words(runs)
-    assert f"{100 * np.mean([run['random3.cut'] for run in runs]):.0f} % with random ones" in draw.cut_in_words(runs)
-
-
-def rows_of(low, high, verdict):
-    return [{"kind": "miniature", "id": id, "unit": unit, "ours": (low + high) / 2, "interval": [low, high], "seeds": 10,
-             "verdict": verdict} for id, unit in (("mini.tau9_5", "points"), ("mini.entropy.layer2", "bit"))]
-
-
-def test_the_evidence_in_a_figure_and_in_words():
-    rows = [*rows_of(0.5, 2.5, "shown"), {"kind": "exact", "id": "bits", "unit": "bit"}]
-    (points,) = draw.evidence(rows).data
-    assert list(points.x) == [1.5] and list(points.y) == ["τ 9 − τ 5"]
-    text = draw.evidence_in_words(rows)
-    assert "- τ 9 − τ 5: +1.50 points (+0.50 to +2.50, 10 seeds): **shown**" in text
-    assert "- entropy − chance, second binary layer: +1.50 bit" in text
-    assert len(text.splitlines()) == 2
+    assert kept.y[4] == pytest.approx(100 * np.mean(scores(rows, "kept", 9)))
+    assert refined.y[0] == pytest.approx(100 * np.mean(scores(rows, "refined", 2)))
+    assert len(seeds.x) == 15 and list(seeds.x[:5]) == [1, 2, 3, 5, 9]
+    assert list(seeds.y[:5]) == pytest.approx([100 * scores(rows, "kept", tau)[0] for tau in (1, 2, 3, 5, 9)])
+    assert "3 seeds" in draw.by_tau(rows).layout.title.text and "3 seeds" in draw.cut_in_words(rows)
+    assert f"{100 * np.mean(scores(rows, 'random', 3, 'cut')):.0f} % with random ones" in draw.cut_in_words(rows)
 
 
 def test_clustering_is_shown_against_chance():
@@ -234,44 +212,24 @@ def test_clustering_is_shown_against_chance():
 
 
 def test_both_stages_of_training():
-    found = {"accuracy": {"real": [0.1, 0.2], "tau9": [0.3, 0.4], "tau5": [0.1, 0.5]}}
-    real, one, five = draw.stages_of_training(found).data
+    real, one, five = draw.stages_of_training({"real": [0.1, 0.2], "tau9": [0.3, 0.4], "tau5": [0.1, 0.5]}).data
     assert list(real.x) == [1, 2] and list(one.x) == list(five.x) == [2, 3, 4]
     assert list(five.y) == pytest.approx([20, 10, 50]) and five.name == "0.56 bit (τ = 5)"
 
 
 def test_the_search_in_words():
-    found = [{None: (0.5, 0.0), (0.1, 1.0, 5): (0.48, 10.0)}, {None: (0.7, 0.0), (0.1, 1.0, 5): (0.74, 20.0)}]
-    assert "| ±0.1 | ×1 | 5 | +1.0 | 15.0 % |" in draw.search_in_words(found)
-
-
-def test_the_clock_compares_equal_results(monkeypatch):
-    monkeypatch.setattr(draw, "quickest", lambda call, *_: 0.5 + 0 * call().sum())
-    monkeypatch.setattr(draw, "_middle", lambda: [networks.Size("small", 8, 8, 5, 5)])
-    times = draw.cpu_times()
-    assert times == {"float32 (torch)": [0.5], "bits counted": [0.5], "results shared": [0.5]}
-    assert len(draw.measured(times).data) == 3
-    right = draw.subbit_kernel.conv2d
-    monkeypatch.setattr(draw.subbit_kernel, "conv2d", lambda *args, **options: right(*args, **options) + 1)
-    with pytest.raises(AssertionError, match="the three ways do not agree"):
-        draw.cpu_times()
-
-
-def test_the_quickest_call_counts(monkeypatch):
-    now, lengths = [0.0], iter([9.0, 3.0, 1.0, 5.0, 100.0])  # the first call is not timed
-
-    def call():
-        now[0] += next(lengths)
-
-    monkeypatch.setattr(draw.time, "perf_counter", lambda: now[0])
-    assert draw.quickest(call, 15.0) == 1.0
+    rows = [row(0, "kept", 0.5, moved=0.0), row(1, "kept", 0.7, moved=0.0), row(0, "refined", 0.48, (0.1, 1.0, 5), moved=10.0),
+            row(1, "refined", 0.74, (0.1, 1.0, 5), moved=20.0)]
+    assert "| ±0.1 | ×1 | 5 | +1.0 | 15.0 % |" in draw.search_in_words(rows)
 
 
 def test_the_clock_in_words():
     times = {"float32 (torch)": [8.0, 9.0], "bits counted": [1.0, 1.0], "results shared": [2.0, 3.0]}
     text = draw.times_in_words(times)
     assert "3.0 to 4.0 times as fast as the float" in text and "2.0 to 3.0 times as fast as sharing" in text
-    assert "counting bits is 2.0 to 3.0 times faster" in draw.measured(times).layout.title.text
+    figure = draw.measured(times)
+    assert "counting bits is 2.0 to 3.0 times faster" in figure.layout.title.text
+    assert list(figure.data[0].y) == [8000, 9000]  # seconds in, milliseconds out
 
 
 def test_the_core_in_words():

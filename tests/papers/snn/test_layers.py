@@ -4,56 +4,17 @@ import itertools
 import math
 import re
 
-import numpy as np
 import pytest
 import torch
-from hdl_checks import COMPILED
-from papernets_kernels.hdl import subbit
-from papers.snn.samples import names
+from papers.snn.sample import conv, layer, names
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
-from papernets.data import digits
-from papernets.papers import snn
-from papernets.papers.snn import (
-    SNN,
-    ExportedConv2d,
-    SubBitConv2d,
-    adam,
-    binarise,
-    codes,
-    experiment,
-    export,
-    integer,
-    most_frequent,
-    on_core,
-    patterns,
-    reference,
-    sample,
-    scales,
-    settle_,
-    subbit_,
-)
+from papernets.papers.snn import SNN, SubBitConv2d, adam, codes, patterns, scales, settle_, subbit_
 from papernets.papers.snn.networks import SmallNet
 from papernets.training import seed_everything
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def conv(inputs=3, outputs=5, stride=1, padding=1, bias=False):
-    return nn.Conv2d(inputs, outputs, 3, stride, padding, bias=bias)
-
-
-def layer(config=None, **options):
-    return SubBitConv2d(conv(**options), config or SNN(tau=2))
-
-
-@pytest.mark.parametrize("tau", [0, 10, -1, 2.0, True, "5", math.nan, None])
-def test_tau_is_a_whole_number_from_1_to_9(tau):
-    w = torch.ones(3, 3)
-    for call in (lambda: snn.count_of(tau), lambda: sample(tau), lambda: SNN(tau=tau), lambda: most_frequent(w, tau)):
-        with pytest.raises(ValueError, match=r"tau is .* from 1 to 9: take [1-9]"):
-            call()
 
 
 def test_the_gradient_of_a_layer_goes_through_the_scale_as_a_constant():
@@ -64,7 +25,7 @@ def test_the_gradient_of_a_layer_goes_through_the_scale_as_a_constant():
     (made(x) * g).sum().backward()
     s, ids, P = scales(made.weight), made.ids, made.P
     w = (s.view(-1, 1, 1, 1) * P[ids].view_as(made.weight)).requires_grad_(True)
-    (F.conv2d(x, w, padding=1) * g).sum().backward()
+    (functional.conv2d(x, w, padding=1) * g).sum().backward()
     to_binary = s.view(-1, 1, 1, 1) * w.grad
     mask = made.weight.detach().abs() <= 1
     assert 0 < mask.float().mean() < 1
@@ -191,50 +152,6 @@ def test_a_checkpoint_goes_on_where_it_was():
     assert whole[0].calls == 10
 
 
-@pytest.mark.parametrize("engine", snn.ENGINES)
-@pytest.mark.parametrize(("tau", "inputs", "outputs", "stride"), [(1, 3, 5, 1), (5, 7, 9, 2), (6, 65, 3, 1), (9, 5, 7, 1)])
-def test_every_engine_gives_the_outputs_of_the_trained_layer(engine, tau, inputs, outputs, stride):
-    made = layer(SNN(tau=tau), inputs=inputs, outputs=outputs, stride=stride, bias=True).eval()
-    x = binarise(torch.randn(2, inputs, 9, 7))
-    exported = ExportedConv2d(made, engine)
-    assert torch.equal(exported(x), made(x))  # bit for bit, borders included
-    assert torch.equal(exported.ids, made.ids) and torch.equal(exported.P, made.P)
-    kernels = exported.P[exported.ids]
-    assert {tuple(row) for row in kernels.view(-1, 9).tolist()} <= {tuple(row) for row in made.P.tolist()}
-    assert exported.ids.max() < 2**tau and len(exported.ids.unique()) <= 2**tau
-
-
-def test_what_is_stored():
-    made = layer(SNN(tau=5), inputs=7, outputs=11)
-    exported = ExportedConv2d(made)
-    assert exported.bits == {"ids": 5 * 77, "codebook": 9 * 32, "scales": 32 * 11}
-    assert exported.packed.dtype == torch.uint8 and len(exported.packed) == math.ceil(5 * 77 / 8)
-    assert set(exported.state_dict()) == {"packed", "codebook", "scale"}
-    bits = np.unpackbits(exported.packed.numpy(), bitorder="little")[:5 * 77].reshape(-1, 5)
-    assert (bits @ [1, 2, 4, 8, 16]).tolist() == made.ids.flatten().tolist()
-    plain = ExportedConv2d(layer(SNN(tau=9), inputs=7, outputs=11))
-    assert plain.bits["codebook"] == 0 and plain.bits["ids"] == 9 * 77
-
-
-@pytest.mark.parametrize("engine", snn.ENGINES)
-def test_an_export_can_be_loaded_into_another(engine):
-    first, second = (ExportedConv2d(layer(SNN(tau=3)), engine) for _ in range(2))
-    x = binarise(torch.randn(1, 3, 6, 5))
-    expected, other = first(x), second(x)
-    assert not torch.equal(expected, other)
-    second.load_state_dict(first.state_dict())
-    assert torch.equal(second(x), expected)
-
-
-@pytest.mark.parametrize("engine", ["subbit", "binary"])
-def test_counting_engines_refuse_real_activations(engine):
-    exported = ExportedConv2d(layer(), engine)
-    with pytest.raises(ValueError, match=r"takes inputs of \+1 and -1.*engine 'dense'"):
-        exported(torch.full((1, 3, 4, 4), 0.5))
-    with pytest.raises(ValueError, match="engine is 'fast'; choose from dense, subbit, binary"):
-        ExportedConv2d(layer(), "fast")
-
-
 def test_a_trained_binary_network_is_cut_to_its_most_frequent_patterns():
     model = SmallNet(6)
     subbit_(model, SNN(tau=9, ignore=("stem",)))
@@ -252,10 +169,11 @@ class Odd(nn.Module):
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"groups": 2}, "bad has 2 groups; results are shared among the outputs of 1 group: add it to ignore"),
-    ({"padding": "same"}, "bad has padding 'same'"),
+    ({"groups": 2}, "bad: there are 2 groups; results are shared among the outputs of 1 group; leave the layer as it is with "
+                    "ignore=('bad',)"),
+    ({"padding": "same"}, "bad: padding is 'same'"),
     ({"padding": 1, "padding_mode": "reflect"}, "mode 'reflect'; give numbers, and mode 'zeros'"),
-    ({"dilation": 2}, "bad has dilation (2, 2)"),
+    ({"dilation": 2}, "bad: dilation is (2, 2)"),
 ])
 def test_convolutions_that_are_refused_leave_the_network_as_it_was(options, message):
     model = Odd(**options)
@@ -267,22 +185,27 @@ def test_convolutions_that_are_refused_leave_the_network_as_it_was(options, mess
 
 
 def test_other_networks_that_are_refused():
-    with pytest.raises(ValueError, match="ignore names 'stam', which is no layer; 3×3 convolutions are stem, conv1, conv2"):
+    with pytest.raises(ValueError, match="ignore names 'stam', which is no layer of this network; choose from stem, conv1"):
         subbit_(SmallNet(4), SNN(ignore=("stam",)))
-    with pytest.raises(ValueError, match="no 3×3 convolution to make sub-bit"):
+    with pytest.raises(ValueError, match="no Conv2d or SubBitConv2d of this network is left to work on; it has 0, 1"):
         subbit_(nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 5)))
-    with pytest.raises(ValueError, match="itself a convolution"):
+    with pytest.raises(ValueError, match=r"the network is itself a layer; put it into an nn\.Sequential"):
         subbit_(conv())
-    with pytest.raises(ValueError, match="kernel of 5×5; patterns are of 3×3"):
+    with pytest.raises(ValueError, match="the kernel is 5×5; patterns are of 3×3"):
         SubBitConv2d(nn.Conv2d(3, 3, 5))
     broken = SmallNet(4)
     with torch.no_grad():
         broken.conv2.weight[1, 2, 0, 1] = math.nan
-    with pytest.raises(ValueError, match="conv2 holds a weight that is not finite"):
+    with pytest.raises(ValueError, match="conv2: the weight holds a value that is not finite; a pattern is chosen by finite"):
         subbit_(broken, SNN(ignore=("stem",)))
     assert not names(broken, SubBitConv2d)
-    with pytest.raises(ValueError, match="no SubBitConv2d; call subbit_ first"):
-        export(SmallNet(4))
+
+
+def test_a_rule_and_names_leave_layers_out():
+    for options in (dict(ignore=("stem", "conv1")), dict(filter_fn=lambda name, module: name == "conv2")):
+        model = SmallNet(4)
+        subbit_(model, SNN(**options))
+        assert names(model, SubBitConv2d) == ["conv2"]
 
 
 @pytest.mark.parametrize("options", [
@@ -292,52 +215,6 @@ def test_other_networks_that_are_refused():
 def test_configuration_refuses(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         SNN(**options)
-
-
-def trained(tau=3, epochs=2):
-    seed_everything(0)
-    model = SmallNet(6)
-    subbit_(model, SNN(tau=tau, every=3, p_init_scale=0.05, ignore=("stem",)))
-    data = digits(300, 0)
-    experiment.train_(model, data, epochs, 0.01, 0)
-    return model.eval(), data[1]
-
-
-@COMPILED
-def test_a_trained_network_on_the_core_gives_the_bits_of_the_reference():
-    model, test = trained()
-    whole = integer(export(model))
-    seen, plain = [], []
-    core = subbit.SubBit(3, 2, windows=96, kernels=36, outputs=6)
-    on = integer(export(model), on_core(core, "compiled", seen))
-    usual = integer(export(model), on_core(subbit.PlainBinary(windows=96, kernels=36, outputs=6), "compiled", plain))
-    images = test.images[:3]
-    assert torch.equal(on(images), whole(images)) and torch.equal(usual(images), whole(images))
-    assert len(seen) == len(plain) == 6
-    assert [run.cycles for run in seen] == [run.plan.cycles for run in seen]
-    assert plain[0].plan.cycles == sum(16 * 6 * 6 + 2 for _ in range(4))
-    # int8 activations move the logits little
-    assert (whole(test.images[:50]) - model(test.images[:50])).abs().max() < 0.1 * model(test.images[:50]).abs().max()
-
-
-def test_the_reference_is_the_convolution_and_int8_is_rounded():
-    rng = np.random.default_rng(0)
-    x, ids = rng.integers(-128, 128, (3, 5, 4), np.int8), rng.integers(0, 4, (5, 3))
-    book = rng.choice([-1, 1], (4, 3, 3))
-    from papernets_kernels.hdl import golden
-    found = reference(x, ids, book, 1, 1)
-    np.testing.assert_array_equal(found.reshape(5, -1), golden.conv3x3(x, book[ids], 1, 1))
-    seen = []
-
-    def convolve(x, *rest):
-        seen.append(x)
-        return reference(x, *rest)
-
-    made = snn.IntegerConv2d(ExportedConv2d(layer(bias=True)), convolve)
-    made(torch.tensor([1.0, -1.0, 0.0, 0.5, 0.0039, 0.004, 0, 0, 0]).view(1, 1, 3, 3).repeat(1, 3, 1, 1))
-    assert seen[0].dtype == np.int8 and seen[0][0].flatten().tolist() == [127, -127, 0, 64, 0, 1, 0, 0, 0]
-    with pytest.raises(ValueError, match=r"an activation is 1.5 in size; int8 stands for"):
-        made(torch.full((1, 3, 4, 4), 1.5))
 
 
 def imitate(config, steps=400, lr=0.005, seed=0):
@@ -355,14 +232,14 @@ def imitate(config, steps=400, lr=0.005, seed=0):
             group["lr"] = lr * (1 - step / steps)
         x = torch.randn(16, 4, 6, 6)
         optimizer.zero_grad()
-        loss = (student(x) - F.conv2d(x, teacher, padding=1)).square().mean()
+        loss = (student(x) - functional.conv2d(x, teacher, padding=1)).square().mean()
         loss.backward()
         optimizer.step()
     student.eval()
     x = torch.randn(64, 4, 6, 6)
-    made = F.conv2d(x, student[0].P[student[0].ids].view(6, 4, 3, 3), padding=1)
-    goal = F.conv2d(x, teacher, padding=1)
-    return float(F.cosine_similarity(made.flatten(), goal.flatten(), dim=0)), student[0], set(codes(wanted).tolist())
+    made = functional.conv2d(x, student[0].P[student[0].ids].view(6, 4, 3, 3), padding=1)
+    goal = functional.conv2d(x, teacher, padding=1)
+    return float(functional.cosine_similarity(made.flatten(), goal.flatten(), dim=0)), student[0], set(codes(wanted).tolist())
 
 
 def test_the_subset_is_learnt():

@@ -10,10 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from papernets_kernels.hdl import subbit
-from torch.nn import functional as F
+from torch.nn import functional
 
 from papernets.measure import macs, parameters
 from papernets.papers.snn import (
+    SNN,
     binarise,
     codes,
     most_frequent,
@@ -26,8 +27,10 @@ from papernets.papers.snn import (
     settle,
     shared_conv2d,
     straight_through,
+    subbit_,
+    subset_size,
 )
-from papernets.papers.snn.networks import network
+from papernets.papers.snn.networks import NETWORKS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SEARCH = settings(max_examples=40, deadline=None, database=None, derandomize=True)
@@ -42,6 +45,14 @@ def test_codes_of_the_512_patterns():
     for code in (0, 1, 2, 16, 256, 341, 511):  # bit j is position j, row by row
         assert rows[code].tolist() == [1.0 if code >> j & 1 else -1.0 for j in range(9)]
     assert codes(torch.tensor([0.0, -0.0, 1e-9, -1, 1, 0, 0, 0, 2.0])).item() == 4 + 16 + 256  # 0 is not above 0
+
+
+@pytest.mark.parametrize("tau", [0, 10, -1, 2.0, True, "5", math.nan, None])
+def test_tau_is_a_whole_number_from_1_to_9(tau):
+    w = torch.ones(3, 3)
+    for call in (lambda: subset_size(tau), lambda: sample(tau), lambda: SNN(tau=tau), lambda: most_frequent(w, tau)):
+        with pytest.raises(ValueError, match=r"tau is .*; it is a whole number from 1 to 9"):
+            call()
 
 
 def test_reading_reverses_the_nine_bits():
@@ -241,13 +252,14 @@ def test_shared_results_are_those_of_the_kernels_spelt_out(tau, outputs, stride,
     P = patterns(sample(tau))
     ids = torch.randint(0, len(P), (outputs, 5))
     x = torch.randint(-128, 128, (2, 5, 7, 9)).float()
-    expected = F.conv2d(x.double(), P[ids].view(outputs, 5, 3, 3).double(), stride=stride, padding=padding)
+    expected = functional.conv2d(x.double(), P[ids].view(outputs, 5, 3, 3).double(), stride=stride, padding=padding)
     assert torch.equal(shared_conv2d(x, ids, P, stride, padding).double(), expected)  # whole numbers: exactly
 
 
 def test_the_parameters_of_resnet18():
+    model = NETWORKS["resnet18"].outline
+    subbit_(model)
     with torch.device("meta"):
-        model = network("resnet18")
         assert parameters(model) == 11_709_032
         assert sum(p.numel() for name, p in model.named_parameters() if name.endswith(".p")) == 4_608
         assert sum(p.numel() for name, p in model.named_parameters() if ".bn." in name or "stem.1" in name

@@ -2,58 +2,28 @@
 
 import pytest
 import torch
+from model_checks import lively
 from papernets_kernels.hdl import subbit
-from papers.snn.samples import names
+from papers.snn.sample import names
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from papernets.measure import parameters
-from papernets.papers import snn
-from papernets.papers.snn import SNN, ExportedConv2d, SubBitConv2d, adam, export, integer, networks, subbit_
+from papernets.papers.snn import SNN, SubBitConv2d, networks, subbit_
 from papernets.papers.snn.networks import (
     BinaryResNet,
     Block,
     Size,
-    Teacher,
     bit_ops,
     cycles,
     item_cycles,
     layers,
-    network,
     sizes,
+    teacher,
     weight_bits,
 )
-from papernets.training import seed_everything
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.mark.parametrize("engine", snn.ENGINES)
-def test_a_whole_network_is_exported(engine):
-    seed_everything(1)
-    model = BinaryResNet((2, 1), (8, 12), 5, small=True)
-    subbit_(model, SNN(tau=3, every=1, p_init_scale=0.02, ignore=("stem",)))
-    with pytest.raises(ValueError, match="no ExportedConv2d; call export first"):
-        integer(model)
-    data = torch.randn(60, 3, 16, 16), torch.randint(0, 5, (60,))
-    optimizer = adam(model)
-    for group in optimizer.param_groups:
-        group["lr"] = 0.02
-    for _ in range(6):
-        optimizer.zero_grad()
-        F.cross_entropy(model(data[0]), data[1]).backward()
-        optimizer.step()
-    exported = export(model, engine)
-    assert names(exported, ExportedConv2d) == ["blocks.0.conv", "blocks.1.conv", "blocks.2.conv"]
-    assert not names(exported, SubBitConv2d) and not exported.training and model.training
-    assert torch.equal(exported(data[0]), model.eval()(data[0]))
-    assert snn.stored_bits(exported) == {"ids": 3 * (64 + 64 + 96), "codebook": 27 * 8, "scales": 32 * 28}
-    # the state of one export fits the export of an untrained network
-    other = BinaryResNet((2, 1), (8, 12), 5, small=True)
-    subbit_(other, SNN(tau=3, ignore=("stem",)))
-    other = export(other, engine)
-    other.load_state_dict(exported.state_dict())
-    assert torch.equal(other(data[0]), exported(data[0]))
 
 
 def test_subbit_keeps_the_weights_and_leaves_the_rest():
@@ -68,11 +38,11 @@ def test_subbit_keeps_the_weights_and_leaves_the_rest():
 
 
 def test_networks_that_are_refused():
-    with pytest.raises(ValueError, match="no network 'resnet50'; choose from resnet18, resnet34"):
-        network("resnet50")
+    with pytest.raises(ValueError, match="network is 'resnet50'; choose from resnet18, resnet34"):
+        layers("resnet50")
     with pytest.raises(ValueError, match="3 numbers of blocks and 2 widths"):
         BinaryResNet((1, 1, 1), (4, 8))
-    with pytest.raises(ValueError, match="adders is 0"):
+    with pytest.raises(ValueError, match="adders is 0; it is a whole number of at least 1"):
         item_cycles(64, 5, 0)
 
 
@@ -128,14 +98,33 @@ def test_the_exact_law_of_the_networks():
         assert ratio == pytest.approx(networks.binary_cycles(found) / cycles(found, 5), rel=1e-4)
 
 
-def test_the_teacher_has_the_names_and_sizes_of_the_published_one():
+def published(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A state under torchvision's names: four stages, of 3, 4, 6 and 3 blocks."""
+    blocks = [f"layer{stage}.{index}" for stage, number in enumerate((3, 4, 6, 3), 1) for index in range(number)]
+    named = {}
+    for name, tensor in state.items():
+        for block in range(15, -1, -1):
+            name = name.replace(f"blocks.{block}.", f"{blocks[block]}.")
+        named[name.replace("shortcut", "downsample").replace("classifier", "fc")] = tensor
+    return named
+
+
+def test_the_teacher_takes_the_published_state_as_well_as_its_own():
     with torch.device("meta"):
-        teacher = Teacher()
-    assert parameters(teacher) == 21_797_672
-    state = teacher.state_dict()
-    assert state["layer2.0.downsample.0.weight"].shape == (128, 64, 1, 1)
+        assert parameters(teacher()) == 21_797_672
+    first, second = lively(teacher()), teacher().eval()
+    state = published(first.state_dict())
+    assert state["layer2.0.downsample.0.weight"].shape == (128, 64, 1, 1) and len(state) == 218
     assert {"conv1.weight", "bn1.running_mean", "layer4.2.conv2.weight", "fc.bias"} <= set(state)
     assert "layer1.0.downsample.0.weight" not in state
+    x = torch.randn(1, 3, 64, 64)
+    for given in (state, first.state_dict()):
+        second.load_state_dict(given)
+        with torch.no_grad():
+            assert torch.equal(second(x), first(x))
+            second.classifier.weight.zero_()
+    with pytest.raises(RuntimeError, match=r"Missing key\(s\) in state_dict: \"blocks.3.shortcut.1.bias\""):
+        second.load_state_dict({name: tensor for name, tensor in state.items() if name != "layer2.0.downsample.1.bias"})
 
 
 @pytest.mark.parametrize(("before", "after", "stride"), [(4, 4, 1), (4, 6, 2), (4, 6, 1)])
@@ -146,12 +135,12 @@ def test_the_block(before, after, stride):
             p.uniform_(-1, 1)
     x = torch.randn(2, before, 6, 8)
     signs = torch.where(x + block.before.shift.view(-1, 1, 1) >= 0, 1.0, -1.0)
-    y = block.bn(F.conv2d(signs, block.conv.weight, stride=stride, padding=1))
+    y = block.bn(functional.conv2d(signs, block.conv.weight, stride=stride, padding=1))
     side = x
     if stride == 2:
         side = (x[..., ::2, ::2] + x[..., 1::2, ::2] + x[..., ::2, 1::2] + x[..., 1::2, 1::2]) / 4
     if before != after:
-        side = block.shortcut[-1](F.conv2d(side, block.shortcut[-2].weight))
+        side = block.shortcut[-1](functional.conv2d(side, block.shortcut[-2].weight))
     y = y + side + block.left.shift.view(-1, 1, 1)
     y = torch.where(y > 0, y, block.prelu.weight.view(-1, 1, 1) * y) + block.right.shift.view(-1, 1, 1)
     torch.testing.assert_close(block(x), y)
@@ -160,8 +149,10 @@ def test_the_block(before, after, stride):
 def test_sizes_leave_the_network_as_it_was():
     model = BinaryResNet((1, 1), (4, 6), 3, small=True)
     subbit_(model, SNN(tau=4, ignore=("stem",)))
+    model.blocks[1].bn.eval()  # as when a part is frozen
     before = {name: value.clone() for name, value in model.state_dict().items()}
     found = sizes(model, torch.zeros(1, 3, 32, 32))
     assert [(size.inputs, size.outputs, size.height, size.width) for size in found] == [(4, 4, 16, 16), (4, 6, 8, 8)]
-    assert model.training and all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert [name for name, module in model.named_modules() if not module.training] == ["blocks.1.bn"]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert found[1].kernels == 24 and found[1].items == 256

@@ -1,34 +1,38 @@
 """Sub-bit networks: the recipes."""
 
+import functools
 import itertools
-import math
-import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from papers.snn.sample import names
 from PIL import Image
 from torch import nn
 
-from papernets.cards import cards_folder
-from papernets.papers.snn import networks, recipes
-from papernets.papers.snn.networks import BinaryResNet, Teacher
+from papernets.nn import Network
+from papernets.papers.snn import SubBitConv2d, compact, networks
+from papernets.papers.snn.networks import BinaryResNet
 from papernets.papers.snn.recipes import RECIPES
-from papernets.training import run_recipe
+from papernets.training import lighting, run_recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_every_recipe_of_the_card_is_there():
-    with open(cards_folder() / "snn" / "card.toml", "rb") as file:
-        claims = tomllib.load(file)["claims"]
-    wanted = {claim["recipe"].rpartition(" ")[2] for claim in claims if claim["kind"] == "full"}
-    assert wanted <= set(RECIPES) and len(wanted) == 4
-    for name in wanted:
-        recipe = RECIPES[name]()
-        assert (recipe.data, recipe.epochs, recipe.batch, recipe.weight_decay) == ("imagenet", 256, 512, 0.0)
-        assert [recipe.lr(epoch) for epoch in (0, 128, 256)] == pytest.approx([1e-3, 5e-4, 0])
-    assert RECIPES["resnet18-step1-imagenet"]().weight_decay == 1e-5
+@pytest.mark.parametrize("name", ["resnet18-1bit-imagenet", *(f"resnet18-tau{tau}-imagenet" for tau in (6, 5, 4))])
+def test_the_second_stage_trains_without_decay_at_a_falling_rate(name):
+    recipe = RECIPES[name]()
+    assert (recipe.data, recipe.epochs, recipe.batch, recipe.weight_decay) == ("imagenet", 256, 512, 0.0)
+    assert [recipe.lr(epoch) for epoch in (0, 128, 256)] == pytest.approx([1e-3, 5e-4, 0])
+    assert recipe.augment is lighting and recipe.export is compact
+
+
+def test_the_first_stage_and_the_teacher():
+    first, real = RECIPES["resnet18-step1-imagenet"](), RECIPES["resnet34-teacher-imagenet"]()
+    assert first.weight_decay == 1e-5 and first.export is None and not names(first.build(), SubBitConv2d)
+    assert first.optimizer(nn.Linear(2, 2)).param_groups[0]["weight_decay"] == 1e-5
+    assert [real.lr(epoch) for epoch in (0, 30, 60)] == pytest.approx([0.1, 0.01, 0.001]) and real.make_loss is None
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -52,44 +56,23 @@ def imagenet(tmp_path):
 
 def test_the_second_stage_starts_from_the_first_and_learns_from_the_teacher(imagenet, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(networks.NETWORKS, "resnet18", (1, 1, 1, 1))  # a quarter of the blocks
+    small = functools.partial(BinaryResNet, (1, 1, 1, 1))  # a quarter of the blocks
+    monkeypatch.setitem(networks.NETWORKS, "resnet18", Network(small, (3, 224, 224)))
     recipe = RECIPES["resnet18-tau5-imagenet"]()
     with pytest.raises(ValueError, match=r"the second stage starts from.*papernets train snn --config resnet18-step1-imagenet"):
         run_recipe(recipe, tmp_path / "run", data=imagenet, epochs=1, workers=0)
-    first = BinaryResNet(networks.NETWORKS["resnet18"])
-    folder = recipes.RUNS / "resnet18-step1-imagenet"
+    first = small()
+    folder = Path("runs/snn/resnet18-step1-imagenet")
     folder.mkdir(parents=True)
     torch.save(first.state_dict(), folder / "best.pt")
     with pytest.raises(ValueError, match="the student learns from a real ResNet-34"):
         run_recipe(recipe, tmp_path / "run", data=imagenet, epochs=1, workers=0)
-    folder = recipes.RUNS / "resnet34-teacher-imagenet"
+    folder = Path("runs/snn/resnet34-teacher-imagenet")
     folder.mkdir(parents=True)
-    torch.save(Teacher().state_dict(), folder / "best.pt")
+    torch.save(networks.teacher().state_dict(), folder / "best.pt")
     history = run_recipe(recipe, tmp_path / "run", data=imagenet, epochs=1, workers=0)
     assert len(history.loss) == 1 and 5 < history.loss[0] < 12  # near log 1000 before it has learnt anything
     best = torch.load(tmp_path / "run" / "best.pt", weights_only=True)
     assert best["blocks.0.conv.packed"].numel() == 64 * 64 * 5 // 8
     last = torch.load(tmp_path / "run" / "last.ckpt", weights_only=False)["model"]
     assert (last["blocks.0.conv.weight"] - first.blocks[0].conv.weight).abs().max() < 0.01  # one step from the first stage
-
-
-def test_the_teachers_loss():
-    teacher = nn.Linear(3, 4)
-    loss = recipes.teacher_loss(teacher)
-    images, outputs = torch.randn(5, 3), torch.randn(5, 4, requires_grad=True)
-    value = loss(outputs, images, None)
-    wanted, made = teacher(images).softmax(1).tolist(), outputs.softmax(1).tolist()
-    slow = -sum(w * math.log(m) for rows in zip(wanted, made) for w, m in zip(*rows)) / 5
-    assert value.item() == pytest.approx(slow, rel=1e-5)
-    value.backward()
-    torch.testing.assert_close(outputs.grad, (outputs.softmax(1) - teacher(images).softmax(1)).detach() / 5)
-    assert teacher.weight.grad is None
-
-
-def test_lighting_adds_one_colour_to_an_image():
-    images = torch.zeros(4000, 3, 2, 2)
-    found = recipes.lighting(images)
-    assert torch.equal(found[..., :1, :1].expand_as(found), found)
-    colours = found[:, :, 0, 0] * torch.tensor([0.229, 0.224, 0.225])
-    spread = torch.linalg.eigvalsh(torch.cov(colours.T)).sqrt().flip(0)
-    assert spread.tolist() == pytest.approx([0.02175, 0.00188, 0.00045], rel=0.05)

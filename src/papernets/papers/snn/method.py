@@ -21,19 +21,15 @@ Differs: the step counter and the memory are buffers and count passes in trainin
     attributes: a checkpoint loses them, and passes of evaluation count too.
 Differs: sign(0) is +1 where activations are binarised, as in the kernels; the code's is 0.
 Differs: the scale multiplies the convolution's outputs, not its weights. The product is the same; sums of signs stay whole
-    numbers, so a network and its export agree to the last bit.
+    numbers, so a network and its compact form agree to the last bit.
 Differs: inner products are taken in float64, for in float32 a tiny weight can vanish beside a large one, and with it its sign.
 """
 
-import math
-
 import numpy as np
 import torch
-from torch.nn import functional as F
+from torch.nn import functional
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Functions on tensors
-# ---------------------------------------------------------------------------------------------------------------------
+from papernets import check
 
 ALL = 512  # patterns of nine signs
 _POWERS = 2 ** np.arange(9)
@@ -56,17 +52,14 @@ def reading(codes: torch.Tensor) -> torch.Tensor:
     return sum(((codes >> j) & 1) << (8 - j) for j in range(9))
 
 
-def count_of(tau: int) -> int:
-    """2^τ. ``ValueError`` if τ is no whole number from 1 to 9."""
-    if not isinstance(tau, int) or isinstance(tau, bool) or not 1 <= tau <= 9:
-        nearest = int(min(max(tau, 1), 9)) if isinstance(tau, int | float) and math.isfinite(tau) else 5
-        raise ValueError(f"tau is {tau!r}; a 3×3 kernel has 9 signs, so tau is a whole number from 1 to 9: take {nearest}")
-    return 2**tau
+def subset_size(tau: int) -> int:
+    """2^τ. ``ValueError`` if τ is no whole number from 1 to 9: a 3×3 kernel has nine signs."""
+    return 2 ** check.whole("tau", tau, 1, 9)
 
 
 def sample(tau: int, generator: torch.Generator | None = None) -> torch.Tensor:
     """Codes (2^τ,) of a subset drawn uniformly from the 512 without replacement, ascending."""
-    return torch.randperm(ALL, generator=generator, device="cpu")[:count_of(tau)].sort().values
+    return torch.randperm(ALL, generator=generator, device="cpu")[:subset_size(tau)].sort().values
 
 
 def most_frequent(w: torch.Tensor, tau: int) -> torch.Tensor:
@@ -74,7 +67,7 @@ def most_frequent(w: torch.Tensor, tau: int) -> torch.Tensor:
 
     Ties, also among those that never occur, go to the larger index in the authors' list of patterns (``reading``).
     """
-    number = count_of(tau)
+    number = subset_size(tau)
     times = torch.bincount(codes(w.detach().reshape(-1, 9)).cpu(), minlength=ALL)
     return torch.sort(times * ALL + reading(torch.arange(ALL)), descending=True).indices[:number]
 
@@ -88,8 +81,8 @@ def project(w: torch.Tensor, P: torch.Tensor, at_once: int = 2**16) -> torch.Ten
     if len(P) == ALL and bool((codes(P) == torch.arange(ALL, device=P.device)).all()):
         return codes(rows).view(w.shape[:-2])  # with all 512 in order the nearest is the kernel's signs
     P = P.to(torch.float64).T
-    found = [(part.to(torch.float64) @ P).argmax(1) for part in rows.split(at_once)]  # (n of a part, 2^τ) → (n,)
-    return torch.cat(found).view(w.shape[:-2])
+    ids = [(part.to(torch.float64) @ P).argmax(1) for part in rows.split(at_once)]  # (n of a part, 2^τ) → (n,)
+    return torch.cat(ids).view(w.shape[:-2])
 
 
 def scales(w: torch.Tensor) -> torch.Tensor:
@@ -98,6 +91,8 @@ def scales(w: torch.Tensor) -> torch.Tensor:
 
 
 class _Straight(torch.autograd.Function):
+    """``straight_through``, with the gradients that its docstring gives."""
+
     @staticmethod
     def forward(ctx, w, p, P, ids):
         ctx.save_for_backward(w, ids)
@@ -143,6 +138,8 @@ def settle(p: torch.Tensor, m: torch.Tensor, generator: torch.Generator | None =
 
 
 class _Binarise(torch.autograd.Function):
+    """``binarise``, with the slope that its docstring gives."""
+
     @staticmethod
     def forward(ctx, x):
         ctx.save_for_backward(x)
@@ -166,6 +163,6 @@ def shared_conv2d(x: torch.Tensor, ids: torch.Tensor, P: torch.Tensor, stride=1,
     """
     channels = x.shape[1]
     kernels = P.to(x.dtype).view(-1, 1, 3, 3).repeat(channels, 1, 1, 1)  # (Ci n, 1, 3, 3)
-    table = F.conv2d(x, kernels, stride=stride, padding=padding, groups=channels)  # (B, Ci n, Ho, Wo)
+    table = functional.conv2d(x, kernels, stride=stride, padding=padding, groups=channels)  # (B, Ci n, Ho, Wo)
     table = table.unflatten(1, (channels, len(P)))  # (B, Ci, n, Ho, Wo)
     return sum(table[:, c, ids[:, c]] for c in range(channels))

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
+from papernets import check
+from papernets.measure import evaluating
+from papernets.nn import Network, Networks, ResNetBasic
 from papernets.papers.snn.layers import SNN, SubBitConv2d, subbit_
-from papernets.papers.snn.method import binarise, count_of
+from papernets.papers.snn.method import binarise, subset_size
 
 
 class Shift(nn.Module):
@@ -71,16 +74,10 @@ class BinaryResNet(nn.Module):
         return self.classifier(x.mean((2, 3)))  # (B, classes)
 
 
-NETWORKS = {"resnet18": (4, 4, 4, 4), "resnet34": (6, 8, 12, 6)}
-
-
-def network(name: str, config: SNN = SNN()) -> BinaryResNet:
-    """A network of the paper, its 3×3 convolutions sub-bit. ``ValueError`` lists the names."""
-    if name not in NETWORKS:
-        raise ValueError(f"no network {name!r}; choose from {', '.join(NETWORKS)}")
-    model = BinaryResNet(NETWORKS[name])
-    subbit_(model, config)
-    return model
+NETWORKS = Networks({
+    "resnet18": Network(BinaryResNet, (3, 224, 224), SNN()),
+    "resnet34": Network(functools.partial(BinaryResNet, (6, 8, 12, 6)), (3, 224, 224), SNN()),
+})
 
 
 @dataclass(frozen=True)
@@ -105,47 +102,47 @@ class Size:
 
 def sizes(model: nn.Module, example: torch.Tensor) -> tuple[Size, ...]:
     """The sub-bit layers of ``model`` in the order in which they run on ``example``."""
-    found = []
+    seen = []
 
     def watch(name):
         def hook(module, inputs, output):
-            found.append(Size(name, module.weight.shape[1], *output.shape[1:]))
+            seen.append(Size(name, module.weight.shape[1], *output.shape[1:]))
         return hook
 
     handles = [module.register_forward_hook(watch(name)) for name, module in model.named_modules()
                if isinstance(module, SubBitConv2d)]
-    was = model.training
     try:
-        with torch.no_grad():
-            model.eval()(example)
+        with evaluating(model):
+            model(example)
     finally:
-        model.train(was)
         for handle in handles:
             handle.remove()
-    return tuple(found)
+    return tuple(seen)
 
 
 @functools.cache
 def layers(name: str) -> tuple[Size, ...]:
     """The 3×3 layers of a network of the paper at 224×224, read off the network itself."""
-    with torch.device("meta"):
-        return sizes(network(name), torch.empty(1, 3, 224, 224))
+    network = NETWORKS[name]
+    model = network.outline
+    subbit_(model, network.config)
+    return sizes(model, network.example.to("meta"))
 
 
-def weight_bits(found: Sequence[Size], tau: int, codebook: bool = False) -> int:
+def weight_bits(sizes: Sequence[Size], tau: int, codebook: bool = False) -> int:
     """τ bits a kernel; with ``codebook`` also 9·2^τ a layer (none at τ = 9, where the id is the kernel)."""
-    book = 9 * count_of(tau) if codebook and tau < 9 else 0
-    return sum(tau * size.kernels + book for size in found)
+    book = 9 * subset_size(tau) if codebook and tau < 9 else 0
+    return sum(tau * size.kernels + book for size in sizes)
 
 
-def bit_ops(found: Sequence[Size], tau: int, addition: float = 0.5) -> float:
+def bit_ops(sizes: Sequence[Size], tau: int, addition: float = 0.5) -> float:
     """Multiply-accumulates of signs: 9 for each of min(2^τ, Co) dot products of an item, plus the additions of shared results.
 
     An addition, one for each output of an item if Co > 2^τ, counts as half a multiply-accumulate: that is the convention which
     gives the numbers of the authors' README. At τ = 9 nothing is shared, and it is the count of the binary network.
     """
-    number, total = count_of(tau), 0
-    for size in found:
+    number, total = subset_size(tau), 0
+    for size in sizes:
         shared = size.outputs > number
         total += size.items * (9 * min(number, size.outputs) + (addition * size.outputs if shared else 0))
     return total
@@ -153,24 +150,23 @@ def bit_ops(found: Sequence[Size], tau: int, addition: float = 0.5) -> float:
 
 def item_cycles(outputs: int, tau: int, adders: int = 4) -> int:
     """Cycles of an item on the sub-bit core: max(2^τ, ⌈Co/A⌉), as Dot9 and the adders work at the same time."""
-    if not isinstance(adders, int) or adders < 1:
-        raise ValueError(f"adders is {adders!r}; it is a whole number of at least 1, and the paper draws 4")
-    return max(count_of(tau), -(-outputs // adders))
+    check.whole("adders", adders)
+    return max(subset_size(tau), -(-outputs // adders))
 
 
-def cycles(found: Sequence[Size], tau: int, adders: int = 4) -> int:
+def cycles(sizes: Sequence[Size], tau: int, adders: int = 4) -> int:
     """Cycles of all items on the sub-bit core, without the first fill and the last drain of a layer."""
-    return sum(size.items * item_cycles(size.outputs, tau, adders) for size in found)
+    return sum(size.items * item_cycles(size.outputs, tau, adders) for size in sizes)
 
 
-def binary_cycles(found: Sequence[Size]) -> int:
+def binary_cycles(sizes: Sequence[Size]) -> int:
     """Cycles on the plain core: one dot product, one output, one cycle."""
-    return sum(size.items * size.outputs for size in found)
+    return sum(size.items * size.outputs for size in sizes)
 
 
-def exact_cycles(found: Sequence[Size], core) -> int:
+def exact_cycles(sizes: Sequence[Size], core) -> int:
     """Cycles by the law of a simulated core, with the first fill and the last drain of every layer, one run a layer."""
-    return sum(core.law(size.height * size.width, size.inputs, size.outputs) for size in found)
+    return sum(core.law(size.height * size.width, size.inputs, size.outputs) for size in sizes)
 
 
 class SmallNet(nn.Module):
@@ -184,40 +180,27 @@ class SmallNet(nn.Module):
         self.classifier = nn.Linear(width, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.hardtanh(self.bn0(self.stem(x)))  # (B, width, 8, 8)
-        x = F.max_pool2d(F.hardtanh(self.bn1(self.conv1(x))), 2)  # (B, width, 4, 4)
-        x = F.hardtanh(self.bn2(self.conv2(x)))
+        x = functional.hardtanh(self.bn0(self.stem(x)))  # (B, width, 8, 8)
+        x = functional.max_pool2d(functional.hardtanh(self.bn1(self.conv1(x))), 2)  # (B, width, 4, 4)
+        x = functional.hardtanh(self.bn2(self.conv2(x)))
         return self.classifier(x.mean((2, 3)))
 
 
-class _Basic(nn.Module):
-    def __init__(self, before: int, after: int, stride: int):
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after)
-        self.conv2, self.bn2 = nn.Conv2d(after, after, 3, 1, 1, bias=False), nn.BatchNorm2d(after)
-        self.downsample = None
-        if stride != 1 or before != after:
-            self.downsample = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+def teacher() -> ResNetBasic:
+    """The real ResNet-34; a state of torchvision's resnet34 fits as well as one of ours."""
+    model = ResNetBasic(34)
+    model.register_load_state_dict_pre_hook(_renamed)
+    return model
 
 
-class Teacher(nn.Module):
-    """The real ResNet-34; its parameters have the names of torchvision's, so a published state fits as well as one of ours."""
-
-    def __init__(self, classes: int = 1000):
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
-        before = 64
-        for stage, (count, width) in enumerate(zip((3, 4, 6, 3), (64, 128, 256, 512)), 1):
-            blocks = [_Basic(before if not i else width, width, 2 if stage > 1 and not i else 1) for i in range(count)]
-            self.add_module(f"layer{stage}", nn.Sequential(*blocks))
-            before = width
-        self.fc = nn.Linear(before, classes)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.fc(x.mean((2, 3)))
+def _renamed(module: nn.Module, state: dict[str, torch.Tensor], *_) -> None:
+    """Put tensors under torchvision's names in ``state`` under ours: ``layer2.0.downsample.1.bias`` is that of block 3."""
+    first = {"layer1": 0, "layer2": 3, "layer3": 7, "layer4": 13}  # the block with which a stage begins
+    for name in list(state):
+        part, *rest = name.split(".")
+        if part in first:
+            index, *rest = rest
+            inner = ["shortcut" if one == "downsample" else one for one in rest]
+            state[".".join(["blocks", str(first[part] + int(index)), *inner])] = state.pop(name)
+        elif part == "fc":
+            state[".".join(["classifier", *rest])] = state.pop(name)
