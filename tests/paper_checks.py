@@ -27,7 +27,8 @@ class Sample:
     ``treat(model, config)`` applies the verb as a user does at first, and gives the treated network: ``model`` itself where the
     verb works in place. ``finish(model, config)`` then brings a treated network to where training would end, so that it can be
     made compact. ``compact(model)`` gives the compact form, and is None where the method has none. ``alone(config)`` changes a
-    configuration so that one of three layers is enough to work on.
+    configuration so that one of three layers is enough to work on. ``saves`` is the line of the report that is less at the end:
+    ``macs``, or ``bytes`` where as much is multiplied as before.
     """
 
     config: type
@@ -36,3 +37,4 @@ class Sample:
     finish: Callable[[nn.Module, Any], None] = lambda model, config: None
     options: Mapping[str, Any] = field(default_factory=dict)
     alone: Mapping[str, Any] = field(default_factory=dict)
+    saves: str = "macs"

@@ -23,4 +23,4 @@ def subbit(model: nn.Module, config: SNN) -> nn.Module:
     return model.eval()
 
 
-SAMPLE = Sample(config=SNN, treat=subbit, compact=compact)
+SAMPLE = Sample(config=SNN, treat=subbit, compact=compact, saves="bytes")
