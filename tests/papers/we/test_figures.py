@@ -6,14 +6,13 @@ import re
 import numpy as np
 import pytest
 import torch
-from papers.we.samples import run
+from papers.we.sample import rows
 
-from papernets.cards import card
 from papernets.chapter import OURS, Chapter, Choice, Slider
 from papernets.papers import we
-from papernets.papers.we import claims, experiment
 from papernets.papers.we import figures as draw
 from papernets.tools import paths
+from papernets.training import row
 
 LOCALS, RATES, EPOCHS = (0, 0.1, 0.25), (0.05, 0.5), (59, 60)
 
@@ -73,9 +72,9 @@ def test_the_explorer_fits_on_the_page():
 
 
 def test_the_first_picture_counts_weak_filters():
-    arms = {"plain": {"weak": 3, "relative": [0.01, 1.0, 0.05, 0.2]},
-            "dominant": {"weak": 1, "relative": [0.5, 1.0, 0.05, 0.2]}}
-    figure = draw.sorted_importances({"start": [1] * 4, "arms": arms})
+    dead = [row(0, "plain", 0.5, "dead", weak=3, relative=[0.01, 1.0, 0.05, 0.2], start=[1] * 4),
+            row(0, "dominant", 0.5, "dead", weak=1, relative=[0.5, 1.0, 0.05, 0.2], start=[1] * 4)]
+    figure = draw.sorted_importances(dead)
     assert figure.layout.title.text == "After training, 3 of 4 filters are weak; with evolution 1"
     assert [list(part.y) for part in figure.data] == [[100, 20, 5, 1], [100, 50, 20, 5]]
 
@@ -94,14 +93,14 @@ def test_mixtures_and_schedules():
 
 
 def test_histograms_are_means_over_runs():
-    figure = draw.reactivated([run(10), run(20)])
+    figure = draw.reactivated([*rows(10), *rows(20, seed=1)])
     plain = next(part for part in figure.data if part.name == "plain")
     assert list(plain.y) == [2, 0, 0, 1, 0, 1]
     assert figure.layout.title.text == "Of 4 filters, 15 stay below a tenth; with evolution 14"
 
 
 def test_bars_are_means_over_the_seeds():
-    figure = draw.accuracies([run(base=0.3), run(base=0.5)])
+    figure = draw.accuracies([*rows(base=0.3), *rows(base=0.5, seed=1)])
     bars = dict(zip(figure.data[0].y, figure.data[0].x))
     assert bars["digits: plain"] == pytest.approx(40) and bars["digits: WE"] == pytest.approx(50)
     assert bars["dead start: new random"] == pytest.approx(84)
@@ -110,45 +109,17 @@ def test_bars_are_means_over_the_seeds():
 
 def test_who_is_overtaken():
     """Filters 2 and 3 end as weak; the third had been scaled down at the start, the other was left alone."""
-    found = draw.overtaken([run()])
-    assert found == {"weak": 2, "scaled": 1}
-    assert draw.scaled_start([run()]).layout.title.text == "2 filters end as weak; 1 of them were never touched"
-    said = draw.overtaken_in_words([run()])
+    assert draw.scaled_start(rows()).layout.title.text == "2 filters end as weak; 1 of them were never touched"
+    said = draw.overtaken_in_words(rows())
     assert "2.0 of 4 filters end below a tenth" in said and "1.0 had been scaled down, and 1.0 had been left" in said
     assert said.endswith("ends with 10 such filters, and 1 filters evolve in a whole run, 0 of them 1×1.")
-    scaled, alone = draw.scaled_start([run()]).data
+    scaled, alone = draw.scaled_start(rows()).data
     assert list(scaled.x) == pytest.approx([0.1, 0.1]) and list(alone.x) == pytest.approx([100, 90])
 
 
-def test_every_miniature_is_recorded_with_its_unit():
-    found = claims.records([run(), run(20)])
-    wanted = {claim.id: claim for claim in card("we").claims if claim.kind == "miniature"}
-    assert found.keys() == wanted.keys() == claims.PAIRS.keys()
-    assert found["dead.copy"] == ([pytest.approx(64), pytest.approx(64)], [pytest.approx(84), pytest.approx(84)])
-    assert found["reactivation.official"] == ([8, 18], [10, 20])
-    for name, claim in wanted.items():
-        where, one, other, key = claims.PAIRS[name]
-        assert (claim.unit == "filter") == (key == "weak")
-        assert {one, other} <= set(experiment.EXPERIMENTS[where].get("arms", ("plain", "dominant")))
-
-
-def test_sentences_name_the_pair_and_the_verdict():
-    def row(identity, unit, low, high, verdict):
-        return {"kind": "miniature", "id": identity, "unit": unit, "ours": (low + high) / 2, "interval": [low, high],
-                "seeds": 20, "verdict": verdict}
-    rows = [row("better.plain", "points", -1, 1, "not shown"), row("dead.plain", "points", 1, 3, "shown"),
-            row("reactivation.dead", "filter", -50, -40, "shown"), {"kind": "exact", "id": "x", "unit": "points"}]
-    assert draw.evidence_in_words(rows).splitlines() == [
-        "- dead start: WE − plain: -45.0 weak filters (-50.0 to -40.0): **shown**.",
-        "- digits: WE − plain: +0.0 points of accuracy (-1.0 to +1.0): **not shown**.",
-        "- dead start: WE − plain: +2.0 points of accuracy (+1.0 to +3.0): **shown**."]
-    assert draw.evidence(rows).layout.title.text == "1 of 2 gains in accuracy are shown, 20 paired seeds"
-    assert draw.evidence(rows, "filter").layout.title.text == "1 of 1 times fewer filters stay weak, 20 paired seeds"
-
-
 def test_what_it_costs_in_words():
-    times = {"tiny": {"evolution": 1.26, "epoch": 40.4}, "mobilenetv2": {"evolution": 30.6, "step": 80.2}}
-    said = draw.cost_in_words(times)
+    said = draw.cost_in_words({"small": {"evolution": 1.26e-3, "epoch": 40.4e-3},
+                               "mobilenetv2": {"evolution": 30.6e-3, "step": 80.2e-3}})
     assert "takes 1.3 ms" in said and "300 digits 40 ms" in said
     assert "MobileNetV2 takes 31 ms" in said and "images 80 ms" in said
 

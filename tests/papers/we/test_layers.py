@@ -7,14 +7,14 @@ import random
 import pytest
 import torch
 from model_checks import lively
-from papers.we.samples import ALWAYS, STRONG, same, state
+from papers.we.sample import ALWAYS, STRONG, same, state
 from torch import nn
 from torch.nn.utils import parametrize
 
 from papernets.data import digits
+from papernets.nn import SmallMobileNet
 from papernets.papers.we import KINDS, MIXES, REFILLS, WE, Evolution, evolve_, populations
 from papernets.papers.we.experiment import damage_
-from papernets.papers.we.networks import TinyMobileNet
 from papernets.training import fit, loader, seed_everything, steps
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -35,7 +35,7 @@ def stack(*rows, k=(1, 1)):
 @pytest.mark.parametrize("mix", MIXES + REFILLS)
 def test_only_the_inferior_changes(mix):
     """Superior filters stay to the last bit, a 3×3 kernel changes in one element, and nothing else of the network changes."""
-    model = lively(TinyMobileNet())
+    model = lively(SmallMobileNet())
     before = state(model)
     changes = Evolution(WE(**{**STRONG.__dict__, "mix": mix})).step(model, 0)
     after, named = state(model), {change.parameter: change for change in changes}
@@ -56,7 +56,7 @@ def test_only_the_inferior_changes(mix):
 
 def test_a_layer_without_globally_weak_filters_stays():
     model = stack((10.0, 9.0, 0.5, 0.4), (0.01, 0.02, 0.03, 0.001, 0.9, 0.8))
-    changes = Evolution(WE(rate=0.4, **ALWAYS)).step(model, 0)
+    changes = Evolution(WE(weak=0.4, **ALWAYS)).step(model, 0)
     assert [change.parameter for change in changes] == ["1.weight"]
     assert (changes[0].superior, changes[0].inferior) == ((4, 5), (2, 1))  # four are weak, and two have partners
 
@@ -64,13 +64,13 @@ def test_a_layer_without_globally_weak_filters_stays():
 @pytest.mark.parametrize(("layers", "first"), [(7, 4), (8, 4), (1, 1), (2, 1), (3, 2)])
 def test_the_first_forced_evolution(layers, first):
     model = stack(*[(1.0, 0.9, 0.8, 0.5)] * layers)
-    changes = Evolution(WE(rate=0.45, **ALWAYS)).step(model, 0)
+    changes = Evolution(WE(weak=0.45, **ALWAYS)).step(model, 0)
     assert changes[0].parameter == f"{first - 1}.weight" and changes[0].inferior == (3,) and changes[0].superior == (0,)
 
 
 def test_counters_carry_over_epochs_and_survive_saving(tmp_path):
     rows = [(1.0, 0.9, 0.8, 0.5)] * 7
-    evolution = Evolution(WE(rate=0.45, **ALWAYS))
+    evolution = Evolution(WE(weak=0.45, **ALWAYS))
     model = stack(*rows)
     assert [change.parameter for change in evolution.step(model, 0)] == ["3.weight"]
     assert evolution.counters == {"conv": 3, "gamma": 0, "beta": 0}
@@ -91,7 +91,7 @@ def test_there_are_three_counters_with_one_limit():
             nn.init.ones_(module.weight)
             with torch.no_grad():
                 module.weight[2] = 0.5
-    changes = Evolution(WE(rate=0, gamma=0.4, beta=0, **ALWAYS)).step(model, 0)
+    changes = Evolution(WE(weak=0, gamma=0.4, beta=0, **ALWAYS)).step(model, 0)
     assert [(change.parameter, change.kind) for change in changes] == [("3.weight", "gamma"), ("7.weight", "gamma")]
     assert model[3].weight[2].item() == pytest.approx((0.25 + 1) / 1.5)
 
@@ -100,13 +100,13 @@ def test_opposite_signs_of_scales_are_mixed_by_size():
     model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
     with torch.no_grad():
         model[1].weight.copy_(torch.tensor([-0.1, 1.0]))
-    Evolution(WE(rate=0, gamma=0.5, beta=0, **ALWAYS)).step(model, 0)
+    Evolution(WE(weak=0, gamma=0.5, beta=0, **ALWAYS)).step(model, 0)
     assert model[1].weight[0].item() == pytest.approx((0.1 * -0.1 + 1.0) / 1.1)
 
 
 def test_a_rate_just_under_one():
-    model = lively(TinyMobileNet())
-    changes = Evolution(WE(rate=0.999, gamma=0.999, beta=0.999, local=0.999, **ALWAYS)).step(model, 0)
+    model = lively(SmallMobileNet())
+    changes = Evolution(WE(weak=0.999, gamma=0.999, beta=0.999, local=0.999, **ALWAYS)).step(model, 0)
     for change in changes:
         count = len(model.get_parameter(change.parameter))
         assert 1 <= len(change.inferior) <= count // 2 or count == 1
@@ -146,8 +146,7 @@ def test_shared_parameters_evolve_once():
     model = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
     model[2].weight = model[0].weight
     model.append(model[1])
-    found = populations(model)
-    assert {kind: list(every) for kind, every in found.items()} == {
+    assert {kind: list(every) for kind, every in populations(model).items()} == {
         "conv": ["0.weight"], "gamma": ["1.weight", "3.weight"], "beta": ["1.bias", "3.bias"]}
     alone = copy.deepcopy(model[0])
     Evolution(STRONG).step(model, 0)
@@ -157,7 +156,7 @@ def test_shared_parameters_evolve_once():
 
 
 def test_ignore_and_filter_fn():
-    model = TinyMobileNet()
+    model = SmallMobileNet()
     ignored = Evolution(WE(**{**STRONG.__dict__, "ignore": ("features.6", "features.7")})).step(copy.deepcopy(model), 0)
     assert ignored and not any(change.parameter.startswith(("features.6.", "features.7.")) for change in ignored)
     only = WE(**{**STRONG.__dict__, "filter_fn": lambda name, module: getattr(module, "kernel_size", None) == (1, 1)})
@@ -165,7 +164,7 @@ def test_ignore_and_filter_fn():
 
 
 def test_one_step_is_the_verb_with_its_state():
-    first, second = TinyMobileNet(), None
+    first, second = SmallMobileNet(), None
     second = copy.deepcopy(first)
     one, other = Evolution(), Evolution()
     assert one.step(first, 2) == evolve_(second, other, 2)
@@ -173,7 +172,7 @@ def test_one_step_is_the_verb_with_its_state():
 
 
 def test_it_does_not_draw_from_the_global_generator():
-    model = TinyMobileNet()
+    model = SmallMobileNet()
     before = torch.get_rng_state(), random.getstate()
     for mix in MIXES + REFILLS:
         Evolution(WE(**{**STRONG.__dict__, "mix": mix})).step(model, 0)
@@ -181,7 +180,7 @@ def test_it_does_not_draw_from_the_global_generator():
 
 
 def test_between_forward_and_backward_torch_refuses():
-    model, x = TinyMobileNet(), torch.randn(3, 1, 8, 8)
+    model, x = SmallMobileNet(), torch.randn(3, 1, 8, 8)
     loss = model(x).sum()
     Evolution(STRONG).step(model, 0)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -189,14 +188,14 @@ def test_between_forward_and_backward_torch_refuses():
 
 
 def with_nan():
-    model = TinyMobileNet()
+    model = SmallMobileNet()
     with torch.no_grad():
         model.features[9].weight[0, 0, 0, 0] = math.nan
     return model
 
 
 def parametrised():
-    model = TinyMobileNet()
+    model = SmallMobileNet()
     parametrize.register_parametrization(model.features[9], "weight", nn.Identity())
     return model
 
@@ -205,10 +204,10 @@ def parametrised():
     ("build", "config", "epoch", "message"),
     [(with_nan, WE(), 0, "features.9.weight holds a value that is not finite"),
      (parametrised, WE(), 0, "features.9.weight is parametrised; .* ignore 'features.9'"),
-     (TinyMobileNet, WE(), -1, "epoch is -1; the first is 0"),
-     (TinyMobileNet, WE(schedule=lambda epoch: 5.0), 0, r"rate 1.0 is outside \[0, 1\)"),
-     (TinyMobileNet, WE(gamma=0.5, schedule=lambda epoch: 2.0), 0, r"rate 1.0 is outside \[0, 1\)"),
-     (TinyMobileNet, WE(ignore=("stem",)), 0, "ignore names 'stem', which is no layer"),
+     (SmallMobileNet, WE(), -1, "epoch is -1; it is a whole number of at least 0"),
+     (SmallMobileNet, WE(schedule=lambda epoch: 5.0), 0, r"rho 1.0 is outside \[0, 1\)"),
+     (SmallMobileNet, WE(gamma=0.5, schedule=lambda epoch: 2.0), 0, r"rho 1.0 is outside \[0, 1\)"),
+     (SmallMobileNet, WE(ignore=("stem",)), 0, "ignore names 'stem', which is no layer"),
      (lambda: nn.Sequential(nn.Linear(3, 4), nn.Conv1d(4, 4, 1)), WE(), 0, "no Conv2d or BatchNorm2d of this network is left")])
 def test_a_refused_network_is_unchanged(build, config, epoch, message):
     model = build()
@@ -222,7 +221,7 @@ def test_a_refused_network_is_unchanged(build, config, epoch, message):
 def trained(config, epochs=3, seed=0, **options):
     data = digits(200, seed)
     seed_everything(seed)
-    model = TinyMobileNet()
+    model = SmallMobileNet()
     damage_(model, seed=seed, scales=True)
     evolution = None if config is None else Evolution(config)
     after = None if evolution is None else lambda model, epoch, history: evolution.step(model, epoch)
@@ -232,18 +231,18 @@ def trained(config, epochs=3, seed=0, **options):
 
 
 def test_rates_of_zero_train_like_plain_training():
-    (first, one), (second, other), (third, _) = trained(None), trained(WE(rate=0, gamma=0, beta=0)), trained(WE())
+    (first, one), (second, other), (third, _) = trained(None), trained(WE(weak=0, gamma=0, beta=0)), trained(WE())
     assert one == other and same(state(first), state(second)) and not same(state(first), state(third))
 
 
 def test_a_resumed_run_ends_as_if_it_had_never_stopped(tmp_path):
     """The counters are in the checkpoint: without them the forced evolutions would come elsewhere."""
-    config = WE(rate=0.5, gamma=0.3, beta=0.3, local=1e-4)  # nothing is locally weak: all evolutions are forced
+    config = WE(weak=0.5, gamma=0.3, beta=0.3, local=1e-4)  # nothing is locally weak: all evolutions are forced
 
     def run(epochs, forget=False, folder=None):
         data = digits(100, 0)
         seed_everything(1)
-        model, evolution = TinyMobileNet(), Evolution(config)
+        model, evolution = SmallMobileNet(), Evolution(config)
         fit(model, loader(data[0], 32, True), None, epochs=epochs, lr=steps(0.05, ()), seed=1,
             after_epoch=lambda model, epoch, history: evolution.step(model, epoch),
             carried=None if forget else {"evolution": evolution}, checkpoint=folder)
@@ -254,13 +253,13 @@ def test_a_resumed_run_ends_as_if_it_had_never_stopped(tmp_path):
         path = tmp_path / f"{forget}.ckpt"
         _, half = run(3, forget, path)
         assert any(half.values())
-        found, ended = run(4, forget, path)
-        assert (same(found, whole) and ended == counters) != forget
+        weights, ended = run(4, forget, path)
+        assert (same(weights, whole) and ended == counters) != forget
 
 
 def test_only_pointwise_filters_are_weak_in_a_network_that_has_both():
     """The norm is not divided by the size of the kernel, so a 3×3 filter looks nine times as important."""
-    model = TinyMobileNet()
-    changes = Evolution(WE(rate=0.4, local=0.9, **ALWAYS)).step(model, 0)
+    model = SmallMobileNet()
+    changes = Evolution(WE(weak=0.4, local=0.9, **ALWAYS)).step(model, 0)
     filters = [change.parameter for change in changes if change.kind == "conv"]
     assert filters and set(filters) <= {"features.6.weight", "features.12.weight"}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from papers.we.samples import slow_kernels
+from papers.we.sample import slow_kernels
 
 from papernets.papers.we import (
     CIFAR,

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from papers.we.samples import same
+from papers.we.sample import same
 
 from papernets.cards import card
 from papernets.nn import ResNetCIFAR
 from papernets.papers.we import KINDS, WE_IMAGENET
-from papernets.papers.we.networks import CIFAR_NETWORKS, IMAGENET_NETWORKS
-from papernets.papers.we.recipes import RECIPES, smoothed
+from papernets.papers.we.networks import NETWORKS
+from papernets.papers.we.recipes import RECIPES
 from papernets.training import run_recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -33,18 +33,19 @@ def test_arms_of_the_recipes():
     mixes = {name: made.plugin().config.mix if made.plugin else None for name, made in found.items()}
     assert {name.removeprefix("mobilenetv2-cifar100"): mix for name, mix in mixes.items() if "cifar100" in name} == {
         "": "dominant", "-official": "official", "-plain": None, "-grafting": "copy", "-renewal": "renew", "-smoothing": None}
-    assert [name for name, made in found.items() if made.loss] == ["mobilenetv2-cifar10-smoothing",
+    assert [name for name, made in found.items() if made.make_loss] == ["mobilenetv2-cifar10-smoothing",
                                                                    "mobilenetv2-cifar100-smoothing"]
     whole = RECIPES["resnet34-imagenet"]()
     assert whole.plugin().config == WE_IMAGENET and (whole.epochs, whole.batch, whole.weight_decay) == (90, 256, 1e-4)
-    assert len(RECIPES) == 6 * (2 * len(CIFAR_NETWORKS) + len(IMAGENET_NETWORKS))
+    assert len(RECIPES) == 6 * len(NETWORKS) == 6 * (2 * 7 + 2)
 
 
 def test_smoothed_labels_by_hand():
     outputs, labels = torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([0])
     logp = outputs.log_softmax(1)[0]
     expected = -(0.9 * logp[0] + 0.1 * logp.mean())
-    torch.testing.assert_close(smoothed(outputs, torch.zeros(1), labels), expected)
+    loss = RECIPES["mobilenetv2-cifar10-smoothing"]().make_loss()
+    torch.testing.assert_close(loss(outputs, torch.zeros(1), labels), expected)
 
 
 @pytest.mark.parametrize("name", ["resnet34-imagenet", "mobilenetv2-0.25-imagenet-plain"])

@@ -29,6 +29,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from papernets import check
 from papernets.nn import chosen
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -48,9 +49,11 @@ def importance(W: torch.Tensor) -> torch.Tensor:
 
 
 def threshold(population: torch.Tensor, rho: float) -> float:
-    """θ: the value at place int(n ρ) of the n importances, sorted. Those strictly below are weak in the whole network."""
-    if not 0 <= rho < 1:
-        raise ValueError(f"rate {rho} is outside [0, 1); the nearest is {0 if rho < 0 else 0.99}")
+    """θ: the value at place int(n ρ) of the n importances (n,), sorted. Those strictly below are weak in the whole network.
+
+    ``ValueError`` if ρ is outside [0, 1).
+    """
+    check.share("rho", rho)
     return float(population.sort().values[int(len(population) * rho)])
 
 
@@ -92,10 +95,9 @@ def mixture(q: torch.Tensor, p: torch.Tensor, mix: str = "dominant") -> torch.Te
     """What replaces the weak element q, given the strong element p: elementwise, and q itself where there is no answer.
 
     "dominant": α q + (1 − α) p with α = |q| / (|q| + |p|), so the strong one prevails. "official": α p + (1 − α) q with the
-    signed α = q / (q + p), which is 2 p q / (p + q): for |q| ≪ |p| twice q.
+    signed α = q / (q + p), which is 2 p q / (p + q): for |q| ≪ |p| twice q. ``ValueError`` for another ``mix``.
     """
-    if mix not in MIXES:
-        raise ValueError(f"mix is {mix!r}; choose from {', '.join(MIXES)}")
+    check.one_of("mix", mix, MIXES)
     if mix == "official":
         safe = (p + q).abs() >= _POLE
         return torch.where(safe, 2 * p * q / (p + q).where(safe, torch.ones_like(p)), q)
@@ -122,6 +124,7 @@ class Stages:
     """Factors of ρ over the epochs: in every stage a logistic function rises from ½ to 1, times the stage's factor.
 
     A stage begins at each epoch of ``drops``, where the learning rate falls; ``width`` is the logistic function's, in epochs.
+    ``ValueError`` if the factors are not one more than the drops, or if the width is not above 0.
     """
 
     drops: tuple[float, ...]
@@ -132,8 +135,7 @@ class Stages:
         if len(self.factors) != len(self.drops) + 1:
             raise ValueError(f"{len(self.drops)} drops make {len(self.drops) + 1} stages, and {len(self.factors)} factors are "
                              "given; give one a stage")
-        if not self.width > 0:
-            raise ValueError(f"width is {self.width}; it is a number of epochs above 0")
+        check.above("width", self.width, 15)
 
     def __call__(self, epoch: float) -> float:
         stage = sum(epoch >= drop for drop in self.drops)
@@ -164,16 +166,18 @@ CIFAR = Stages((60, 120), 15, (1, 1 / 2.5, 1 / 5))
 IMAGENET = Stages((30, 60), 8, (1, 1 / 2, 1 / 4))
 
 
+@check.renamed(rate="weak: the share of filters that count as weak in the whole network")
 @dataclass(frozen=True)
 class WE:
     """How a network evolves; the defaults are those of the released code for CIFAR, but for ``mix``.
 
-    ``rate``, ``gamma`` and ``beta`` are the base rates of the global selection among filters, scales and offsets of batch
-    norms; ``schedule(epoch)`` multiplies them. ``local`` is λ. ``mix`` is one of ``MIXES``, or of ``REFILLS`` to compare with.
-    From the epoch ``until`` on nothing evolves. ``ignore`` and ``filter_fn(name, module)`` leave layers out.
+    ``weak``, ``gamma`` and ``beta`` are the shares of filters, and of scales and offsets of batch norms, that count as weak in
+    the whole network; ``schedule(epoch)`` multiplies them, and the product is ρ. ``local`` is λ. ``mix`` is one of ``MIXES``,
+    or of ``REFILLS`` to compare with. From the epoch ``until`` on nothing evolves. ``ignore`` and ``filter_fn(name, module)``
+    leave layers out. ``ValueError`` for a share outside [0, 1), another mix, or an epoch that is none.
     """
 
-    rate: float = 0.2
+    weak: float = 0.2
     gamma: float = 0.05
     beta: float = 0.05
     local: float = 0.1
@@ -184,18 +188,15 @@ class WE:
     filter_fn: Callable[[str, nn.Module], bool] | None = None
 
     def __post_init__(self):
-        for name in ("rate", "gamma", "beta", "local"):
-            value = getattr(self, name)
-            if not 0 <= value < 1:
-                raise ValueError(f"{name} {value} is outside [0, 1); the nearest is {0 if value < 0 else 0.99}")
-        if self.mix not in MIXES + REFILLS:
-            raise ValueError(f"mix is {self.mix!r}; choose from {', '.join(MIXES + REFILLS)}")
-        if self.until is not None and self.until < 0:
-            raise ValueError(f"until is {self.until}; the smallest epoch is 0")
+        for name in ("weak", "gamma", "beta", "local"):
+            check.share(name, getattr(self, name))
+        check.one_of("mix", self.mix, MIXES + REFILLS)
+        if self.until is not None:
+            check.whole("until", self.until, 0)
 
 
-#: The base rates of the released ImageNet script. Its rate for offsets is that of the scales.
-WE_IMAGENET = WE(rate=0.02, gamma=0.02, beta=0.02, schedule=IMAGENET)
+#: The shares of the released ImageNet script. Its share for offsets is that of the scales.
+WE_IMAGENET = WE(weak=0.02, gamma=0.02, beta=0.02, schedule=IMAGENET)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The verb
@@ -237,10 +238,10 @@ class Evolution:
         return {"counters": dict(self.counters)}
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, int]]) -> None:
-        found = dict(state.get("counters", {}))
-        if sorted(found) != sorted(KINDS):
-            raise ValueError(f"the state has counters of {', '.join(found) or 'nothing'}; it must have {', '.join(KINDS)}")
-        self.counters = {kind: int(found[kind]) for kind in KINDS}
+        counters = dict(state.get("counters", {}))
+        if sorted(counters) != sorted(KINDS):
+            raise ValueError(f"the state has counters of {', '.join(counters) or 'nothing'}; it must have {', '.join(KINDS)}")
+        self.counters = {kind: int(counters[kind]) for kind in KINDS}
 
 
 def populations(model: nn.Module, config: WE = WE()) -> dict[str, dict[str, nn.Parameter]]:
@@ -248,7 +249,7 @@ def populations(model: nn.Module, config: WE = WE()) -> dict[str, dict[str, nn.P
 
     ``ValueError`` if there is none, or if a weight is computed (parametrised) or not finite.
     """
-    found: dict[str, dict[str, nn.Parameter]] = {kind: {} for kind in KINDS}
+    values: dict[str, dict[str, nn.Parameter]] = {kind: {} for kind in KINDS}
     seen: set[int] = set()
     layers = chosen(model, (nn.Conv2d, nn.BatchNorm2d), ignore=config.ignore, filter_fn=config.filter_fn)
     for name, module in layers.items():
@@ -261,11 +262,10 @@ def populations(model: nn.Module, config: WE = WE()) -> dict[str, dict[str, nn.P
             value = getattr(module, part)
             if value is None or not value.requires_grad or id(value) in seen:
                 continue
-            if not torch.isfinite(value).all():
-                raise ValueError(f"{full} holds a value that is not finite; importances are finite norms")
+            check.finite(full, value, "importances are finite norms")
             seen.add(id(value))
-            found[kind][full] = value
-    return found
+            values[kind][full] = value
+    return values
 
 
 def _importance(kind: str, value: torch.Tensor) -> torch.Tensor:
@@ -293,27 +293,27 @@ def evolve_(model: nn.Module, evolution: Evolution, epoch: int) -> list[Change]:
 
     Everything is computed before anything is changed. Only parameters change: the running statistics of batch norms, the
     momentum of an optimiser and averaged copies of the weights keep what they had. Do not call it between a forward and its
-    backward pass.
+    backward pass. ``ValueError``, with the network unchanged, if the epoch is none, for what ``populations`` refuses, and if ρ
+    is outside [0, 1).
 
     >>> evolve_(model, Evolution(), epoch=0)
     """
-    if epoch < 0:
-        raise ValueError(f"epoch is {epoch}; the first is 0")
+    check.whole("epoch", epoch, 0)
     config = evolution.config
-    found = populations(model, config)
+    values = populations(model, config)
     if config.until is not None and epoch >= config.until:
         return []
     factor, counters = config.schedule(epoch), dict(evolution.counters)
-    limit = len(found["conv"]) / 2
+    limit = len(values["conv"]) / 2
     draw = torch.Generator().manual_seed(epoch)
     planned: list[tuple[Change, nn.Parameter, torch.Tensor, torch.Tensor]] = []
-    for kind, rate in zip(KINDS, (config.rate, config.gamma, config.beta)):
-        every = {name: _importance(kind, value) for name, value in found[kind].items()}
+    for kind, base in zip(KINDS, (config.weak, config.gamma, config.beta)):
+        every = {name: _importance(kind, value) for name, value in values[kind].items()}
         if not every:
             continue
-        theta = threshold(torch.cat([a.double().cpu() for a in every.values()]), rate * factor)
+        theta = threshold(torch.cat([a.double().cpu() for a in every.values()]), base * factor)
         for name, a in every.items():
-            value = found[kind][name]
+            value = values[kind][name]
             q, counters[kind] = select(a, theta, config.local, counters[kind], limit)
             superior, inferior = match(a, q)
             if len(inferior):

@@ -1,11 +1,22 @@
-"""What several tests of Weight Evolution look at."""
+"""How the tests over all papers apply this method, and what several tests of it look at."""
 
 import torch
+from paper_checks import Sample
+from torch import nn
 
-from papernets.papers.we import WE, experiment
+from papernets.papers.we import WE, Evolution, experiment
+from papernets.training import row
+
+
+def treat(model: nn.Module, config: WE) -> nn.Module:
+    Evolution(config).step(model, 0)
+    return model
+
+
+SAMPLE = Sample(config=WE, treat=treat)
 
 ALWAYS = dict(schedule=lambda epoch: 1.0)  # ρ is the base rate at every epoch
-STRONG = WE(rate=0.9, gamma=0.9, beta=0.9, local=0.9, **ALWAYS)
+STRONG = WE(weak=0.9, gamma=0.9, beta=0.9, local=0.9, **ALWAYS)
 
 
 def state(model):
@@ -36,12 +47,9 @@ def slow_kernels(inferior, superior, mix):
     return made
 
 
-def run(weak=10, base=0.5):
+def rows(weak=10, base=0.5, seed=0):
     """Made-up results in the form of ``experiment.experiments``."""
-    found = {}
-    for number, (name, options) in enumerate(experiment.EXPERIMENTS.items()):
-        arms = {arm: {"accuracy": base + 0.01 * number + 0.1 * index, "weak": weak - index, "pointwise": 0, "evolved": [1],
-                      "relative": [1.0, 0.5 - 0.1 * index, 0.05, 0.01]}
-                for index, arm in enumerate(options.get("arms", ("plain", "dominant")))}
-        found[name] = {"seed": 0, "start": [1.0, 0.001, 0.9, 0.001], "arms": arms}
-    return found
+    return [row(seed, arm, base + 0.01 * number + 0.1 * index, name, weak=weak - index, pointwise=0, evolved=[1],
+                relative=[1.0, 0.5 - 0.1 * index, 0.05, 0.01], start=[1.0, 0.001, 0.9, 0.001])
+            for number, (name, options) in enumerate(experiment.EXPERIMENTS.items())
+            for index, arm in enumerate(options.get("arms", ("plain", "dominant")))]
