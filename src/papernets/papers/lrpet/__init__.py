@@ -3,4 +3,4 @@
 from papernets.papers.lrpet.method import (
     DAMPING, DEAD, GONE, LRPET, Silent, break_even, compact, factorise, norms, pair_of, project, project_, rank, ranks, scale,
     transfer)
-from papernets.papers.lrpet.search import expected_improvement, search, short_training
+from papernets.papers.lrpet.rank_search import expected_improvement, search, short_training
