@@ -4,18 +4,17 @@ import math
 
 import pytest
 import torch
+from papers.cc.sample import compared
 
-from papernets.cards import card
 from papernets.papers import cc
-from papernets.papers.cc import claims, experiment
 from papernets.papers.cc import figures as draw
 
 
 @pytest.mark.parametrize("mode", draw.MODES)
-@pytest.mark.parametrize("target", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("removed", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("kernel", ["3×3", "1×1"])
-def test_the_explorer_of_a_layer_counts_what_it_shows(mode, target, kernel):
-    figure = draw.explore_layer(mode, target, 0.9, kernel)
+def test_the_explorer_of_a_layer_counts_what_it_shows(mode, removed, kernel):
+    figure = draw.explore_layer(mode, removed, 0.9, kernel)
     work, way, *lines = figure.data[:5]
     k = int(kernel[0])
     assert work.z[7][7] == 100 and work.z[7][3] == 50
@@ -79,44 +78,12 @@ def test_curves_and_their_fits():
     assert len(without.data) == 1
 
 
-def run(seed):
-    arms = {name: {"before": 0.5 + 0.1 * at + 0.001 * seed, "after": 0.9 + 0.01 * at, "macs": 0.5, "estimate": 30 - at,
-                   "distance": 40.0 + at} for at, name in enumerate(experiment.ARMS)}
-    return {"seed": seed, "dense": 0.99, "arms": {0.5: arms, 0.7: arms},
-            "order": {"metric": 10.0 + seed, "one step": 12.0, "random": 20.0}}
-
-
-def test_every_miniature_is_recorded_with_its_own_baseline():
-    found = claims.records([run(0), run(1)])
-    assert set(found) == {claim.id for claim in card("cc").claims if claim.kind == "miniature"}
-    assert found["mini.prune.cut50"] == (pytest.approx([70, 70.1]), pytest.approx([50, 50.1]))
-    assert found["mini.svd.cut70"][1] == pytest.approx([60, 60.1])
-    assert found["mini.svd.tuned.cut50"] == (pytest.approx([92, 92]), pytest.approx([91, 91]))
-    assert found["mini.random"] == ([10, 11], [20, 20]) and found["mini.onestep"][1] == [12, 12]
-
-
 def test_bars_and_points_are_means_over_the_seeds():
-    before, after = draw.accuracies([run(0), run(10)]).data
+    before, after = draw.accuracies(compared(0) + compared(10)).data
     assert list(before.x) == pytest.approx([50.5, 60.5, 70.5] * 2) and list(after.x) == pytest.approx([90, 91, 92] * 2)
-    assert "pruning leaves 50 %" in draw.accuracies([run(0), run(8)]).layout.title.text
-    figure = draw.orders([run(0), run(4)])
+    assert "pruning leaves 50 %" in draw.accuracies(compared(0) + compared(8)).layout.title.text
+    figure = draw.orders(compared(0) + compared(4))
     assert list(figure.data[-1].y) == [12, 12, 20] and "12.0 % looking ahead, 12.0 % without" in figure.layout.title.text
-
-
-def test_sentences_name_the_pair_and_the_verdict():
-    def row(identity, unit, low, high, verdict):
-        return {"kind": "miniature", "id": identity, "unit": unit, "ours": (low + high) / 2, "interval": [low, high],
-                "seeds": 16, "verdict": verdict}
-    rows = [row("mini.prune.cut50", "points", 1, 3, "shown"), row("mini.svd.tuned.cut70", "points", -1, 1, "not shown"),
-            row("mini.onestep", "%", -3, -1, "shown"), {"kind": "exact", "id": "x", "unit": "points"}]
-    assert draw.evidence_in_words(rows).splitlines() == [
-        "- Joint minus pruning, 50 %: +2.00 points (+1.00 to +3.00): **shown**.",
-        "- Joint minus decomposition, 70 %, tuned: +0.00 points (-1.00 to +1.00): **not shown**.",
-        "- Loss of a layer, looking ahead − not ahead: -2.00 % of that of removing it (-3.00 to -1.00): **shown**."]
-    assert draw.evidence(rows, "prune").layout.yaxis.type == "category" and draw.evidence(rows, "prune").data[0].y == ("50 %",)
-    titles = [draw.evidence(rows, what).layout.title.text for what in ("prune", "svd")]
-    assert titles == ["Joint minus pruning: 1 of 1 differences lie above zero, 0 below",
-                      "Joint minus decomposition: 0 of 1 differences lie above zero, 0 below"]
 
 
 def test_what_layers_give():
@@ -129,20 +96,20 @@ def test_what_layers_give():
 
 
 def test_times():
-    found = {"dense": {"macs": 2e6, "ms": 2.0}, "pruning": {"macs": 1e6, "ms": 1.0},
-             "decomposition": {"macs": 1e6, "ms": 1.6}, "joint": {"macs": 1e6, "ms": 1.2}}
+    layer = {"dense": {"macs": 2e6, "seconds": 0.002}, "pruning": {"macs": 1e6, "seconds": 0.001},
+             "decomposition": {"macs": 1e6, "seconds": 0.0016}, "joint": {"macs": 1e6, "seconds": 0.0012}}
     for name, rank in (("decomposition", 7), ("joint", 8)):
-        found[name] |= {"first": 0.9, "second": 0.3, "second.macs": 1e5, "rank": rank, "copy": 0.03}
-    first, second = draw.speed({"layer": found}).data
+        layer[name] |= {"first": 0.0009, "second": 0.0003, "second.macs": 1e5, "rank": rank, "copy": 0.00003}
+    first, second = draw.speed({"layer": layer}).data
     assert list(first.y) == pytest.approx([50, 60, 45]) and list(second.y) == pytest.approx([0, 20, 15])
-    assert "joint takes 60 % of the time" in draw.speed({"layer": found}).layout.title.text
-    words = draw.speed_in_words({"layer": found})
+    assert "joint takes 60 % of the time" in draw.speed({"layer": layer}).layout.title.text
+    words = draw.speed_in_words({"layer": layer})
     assert "2.00 ms, 1 billion multiply-adds a second. That rate is 1 in the 3×3 layer to rank 7, and 0 in the 1×1" in words
     assert "takes 10 % of its time" in words and "memory does not limit it" in words
-    found["joint"]["copy"] = 0.27
-    assert "at most 90 %" in draw.speed_in_words({"layer": found}) and "memory limits" in draw.speed_in_words({"layer": found})
+    layer["joint"]["copy"] = 0.00027
+    assert "at most 90 %" in draw.speed_in_words({"layer": layer}) and "memory limits" in draw.speed_in_words({"layer": layer})
 
 
 def test_estimates_and_distances():
-    line = draw.estimates_in_words([run(0), run(1)]).splitlines()[0]
+    line = draw.estimates_in_words(compared(0) + compared(1)).splitlines()[0]
     assert "is 28.0 % of the layer's for both together and 29.0 % for decomposition" in line and "is 42.0 % and 41.0 %" in line

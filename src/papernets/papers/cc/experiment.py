@@ -2,7 +2,7 @@
 
 import functools
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -10,19 +10,10 @@ from torch import nn
 from papernets.data import digits
 from papernets.measure import count, macs, parameters, take_turns
 from papernets.nn import ConvNet, ResNetCIFAR
-from papernets.papers.cc.layers import (
-    CC,
-    _weight,
-    clipped,
-    compact,
-    compressible,
-    gradients,
-    reestimate_,
-    search_all,
-    share_out,
-)
-from papernets.papers.cc.method import UNITS, Layer, cost, directions, information_loss, ranks, restored, score, search
-from papernets.training import cosine, fit, loader, logits, seed_everything, single_thread
+from papernets.papers.cc.layers import CC, compressible, gradients, narrowed, search_all, share_out, weight_of
+from papernets.papers.cc.method import UNITS, Layer, cost, directions, information_loss, ranks, restored, score
+from papernets.papers.cc.unit_search import Search, search
+from papernets.training import Task, clipped_sgd, cosine, reestimate_, row, seed_everything, single_thread
 
 #: What the abstract says was removed of ResNet-50: of the multiply-accumulates and of the parameters.
 REMOVED = {"macs": 0.529, "params": 0.484}
@@ -38,9 +29,9 @@ def cost_difference(sizes: Sequence[tuple[int, int, int]] = ((7, 5, 3), (5, 11, 
             for z in range(R):
                 if z and R - z > ranks(Co, Ci - p, k * k):
                     continue  # fewer channels have fewer singular values than are left
-                small = compact(model, {"0": Layer(range(p, Ci), R - z if z else None)})
-                for found in (macs(small, example) // 20, parameters(small)):
-                    worst = max(worst, abs(found - cost(Co, Ci, k * k, p, z)))
+                small = narrowed(model, {"0": Layer(range(p, Ci), R - z if z else None)})
+                for counted in (macs(small, example) // 20, parameters(small)):
+                    worst = max(worst, abs(counted - cost(Co, Ci, k * k, p, z)))
     return worst
 
 
@@ -50,14 +41,14 @@ def forward_difference(draws: int = 5) -> float:
     for seed in range(draws):
         draw = torch.Generator().manual_seed(seed)
         W, G = (torch.randn(6, 4, 3, 3, generator=draw, dtype=torch.float64) for _ in range(2))
-        found = score(W, G)
-        for closed, slow in zip((found.channels_forward, found.ranks_forward), slow_forward(W, G)):
+        scores = score(W, G)
+        for closed, slow in zip((scores.channels_forward, scores.ranks_forward), slow_forward(W, G)):
             worst = max(worst, float(((closed - slow) / slow).abs().max()))
     return worst
 
 
 def slow_forward(W: torch.Tensor, G: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Fwd of every unit as it is defined: the mean loss after each of the other units went as well."""
+    """Fwd of every unit as it is defined, (Ci,) and (R,): the mean loss after each of the other units went as well."""
     Co, Ci = W.shape[:2]
 
     def without(K: torch.Tensor, kind: str, index: int) -> torch.Tensor:
@@ -68,7 +59,7 @@ def slow_forward(W: torch.Tensor, G: torch.Tensor) -> tuple[torch.Tensor, torch.
         P, Q = directions(K.reshape(Co, -1))
         return K - (P[:, index:index + 1] * Q[index:index + 1]).view_as(K)
 
-    R, found = ranks(Co, Ci, W[0, 0].numel()), []
+    R, means = ranks(Co, Ci, W[0, 0].numel()), []
     for kind, number in (("channel", Ci), ("rank", R)):
         values = []
         for index in range(number):
@@ -76,11 +67,11 @@ def slow_forward(W: torch.Tensor, G: torch.Tensor) -> tuple[torch.Tensor, torch.
             losses = [information_loss(W, G, without(K, "channel", c)) for c in range(Ci) if (kind, index) != ("channel", c)]
             losses += [information_loss(W, G, without(K, "rank", r)) for r in range(R - (kind == "rank"))]
             values.append(sum(losses) / len(losses))
-        found.append(torch.tensor(values, dtype=W.dtype))
-    return found[0], found[1]
+        means.append(torch.tensor(values, dtype=W.dtype))
+    return means[0], means[1]
 
 
-def outside(seed: int = 0, target: float = 0.5) -> tuple[int, list[dict]]:
+def outside(seed: int = 0, removed: float = 0.5) -> tuple[int, list[dict]]:
     """Layers of a ResNet-14 with its first weights that give less than their share, or more by a unit or more.
 
     The whole pipeline runs for both kinds of units and for each alone; a row a layer says what it should give and gives.
@@ -91,17 +82,17 @@ def outside(seed: int = 0, target: float = 0.5) -> tuple[int, list[dict]]:
     batches = [(torch.randn(16, 3, 16, 16, generator=draw), torch.randint(0, 10, (16,), generator=draw)) for _ in range(2)]
     dense, rows = count(model, example), []
     for units in UNITS:
-        config = CC(target=target, units=units)
+        config = CC(removed=removed, units=units)
         G = gradients(model, batches, list(compressible(model, example, config)))
         shares = share_out(model, G, example, config)
         paths = search_all(model, G, shares.share, config)
-        left = count(compact(model, {name: path.layer for name, path in paths.items()}), example)
+        left = count(narrowed(model, {name: path.layer for name, path in paths.items()}), example)
         for name, path in paths.items():
             now = sum(cost.macs for layer, cost in left.items() if f"{layer}.".startswith(f"{name}."))
             rows.append({"units": units, "layer": name, "goal": shares.share[name], "gives": 1 - now / dense[name].macs,
                          "unit": path.unit, "F": dense[name].macs,
                          "whole": 1 - sum(cost.macs for cost in left.values()) / sum(cost.macs for cost in dense.values())})
-    wrong = [row for row in rows if not row["goal"] - 1e-9 <= row["gives"] < row["goal"] + row["unit"]]
+    wrong = [one for one in rows if not one["goal"] - 1e-9 <= one["gives"] < one["goal"] + one["unit"]]
     return len(wrong), rows
 
 
@@ -114,19 +105,12 @@ def small_network() -> nn.Module:
     return ConvNet((32, 32, 48), channels=1, pool=(1,))
 
 
-def _accuracy(model: nn.Module, data) -> float:
-    return float((logits(model, data.images).argmax(1) == data.labels).float().mean())
-
-
-def trained(seed: int, *, train: int = 1000, epochs: int = 12) -> tuple[nn.Module, tuple, dict[str, torch.Tensor]]:
-    """The small network trained on the digits, the data, and the gradients of its inner convolutions."""
-    data = digits(train, seed)
-    seed_everything(seed)
-    model = small_network()
-    fit(model, loader(data[0], 64, True), None, epochs=epochs, lr=cosine(0.05, epochs), weight_decay=1e-4, seed=seed)
-    model.eval()
-    names = list(compressible(model, data[0].images[:1]))
-    return model, data, gradients(model, loader(data[0], 100, False), names)
+def trained(seed: int, *, train: int = 1000, epochs: int = 12) -> tuple[Task, nn.Module, dict[str, torch.Tensor]]:
+    """The digits, the small network trained on them, and the gradients of its inner convolutions."""
+    task = Task(*digits(train, seed), epochs, seed, weight_decay=1e-4)
+    model = task.start(small_network)
+    task.learn(model)
+    return task, model, gradients(model, task.batches(False, 100), list(compressible(model, task.train.images[:1])))
 
 
 def _lost(W: torch.Tensor, G: torch.Tensor, layer: Layer, flat: bool = False) -> float:
@@ -135,41 +119,45 @@ def _lost(W: torch.Tensor, G: torch.Tensor, layer: Layer, flat: bool = False) ->
     return 100 * information_loss(W, G, restored(W, layer)) / information_loss(W, G, torch.zeros_like(W))
 
 
-def compare(seed: int, *, train: int = 1000, epochs: int = 12, tuning: int = 3, cuts: Sequence[float] = (0.5, 0.7)) -> dict:
+def compare(seed: int, *, train: int = 1000, epochs: int = 12, tuning: int = 3,
+            cuts: Sequence[float] = (0.5, 0.7)) -> list[dict]:
     """All arms on the digits for one seed: one trained network, its two inner convolutions cut by the same share.
 
-    ``dense``: test accuracy (a share). ``arms[cut][name]``: ``before`` and ``after`` the fine-tuning, ``macs`` left of the two
-    layers as a share; and how much the weights changed, by the ``estimate`` of the loss and as a squared ``distance``, in per
-    cent of what removing a layer does. Batch norms are measured anew before either accuracy. ``order``: the estimate for the
-    second convolution at the first cut, by the metric, without its forward term, and in random order.
+    A score is a test accuracy, as a share, before the fine-tuning, and ``tuned`` that after it; ``at`` is the cut, or None for
+    the dense network, ``dense``. ``macs`` is what is left of the two layers, as a share, and ``estimate`` and ``distance`` are
+    how much the weights changed, by the estimate of the loss and squared, in per cent of what removing a layer does. Batch
+    norms are measured anew before either accuracy. At ``order`` the score is the estimate for the second convolution at the
+    first cut, by the ``metric``, in ``one step``, without its forward term, and in ``random`` order.
     """
     with single_thread():
-        model, data, G = trained(seed, train=train, epochs=epochs)
-        batches = loader(data[0], 100, False)
-        found = {"seed": seed, "dense": _accuracy(model, data[1]), "arms": {}, "order": {}}
-        example = data[1].images[:1]
-        dense = count(model, example)
-        work = sum(dense[name].macs for name in G)
+        task, model, G = trained(seed, train=train, epochs=epochs)
+        rows = [row(seed, "dense", task.accuracy(model))]
         for cut in cuts:
-            arms = found["arms"][cut] = {}
             for name, units in ARMS.items():
                 paths = search_all(model, G, dict.fromkeys(G, cut), CC(units=units))
-                small = compact(model, {layer: path.layer for layer, path in paths.items()})
-                reestimate_(small, batches)
-                arms[name] = {"before": _accuracy(small, data[1]),
-                              "macs": 1 - (macs(model, example) - macs(small, example)) / work}
-                for key, flat in (("estimate", False), ("distance", True)):
-                    arms[name][key] = statistics.fmean(_lost(_weight(model.get_submodule(layer)), G[layer], path.layer, flat)
-                                                       for layer, path in paths.items())
-                fit(small, loader(data[0], 64, True), None, epochs=tuning, lr=cosine(0.01, tuning), seed=seed + 1,
-                    optimizer=clipped)
-                arms[name]["after"] = _accuracy(small, data[1])
+                rows.append(_tuned(task, name, model, G, paths, cut, tuning))
         name = next(iter(G))
-        W = _weight(model.get_submodule(name))
+        W = weight_of(model.get_submodule(name))
         for order, how in (("metric", {}), ("one step", {"gamma": 0.0}),
                            ("random", {"generator": torch.Generator().manual_seed(seed)})):
-            found["order"][order] = _lost(W, G[name], search(W, G[name], cuts[0], **how).layer)
-        return found
+            rows.append(row(seed, order, _lost(W, G[name], search(W, G[name], cuts[0], **how).layer), "order"))
+        return rows
+
+
+def _tuned(task: Task, name: str, model: nn.Module, G: Mapping[str, torch.Tensor], paths: Mapping[str, Search], cut: float,
+           tuning: int) -> dict:
+    """The row of an arm whose layers were searched."""
+    small, example = narrowed(model, {layer: path.layer for layer, path in paths.items()}), task.test.images[:1]
+    reestimate_(small, task.batches(False, 100))
+    dense = count(model, example)
+    left = 1 - (macs(model, example) - macs(small, example)) / sum(dense[layer].macs for layer in G)
+    changed = {}
+    for key, flat in (("estimate", False), ("distance", True)):
+        changed[key] = statistics.fmean(_lost(weight_of(model.get_submodule(layer)), G[layer], path.layer, flat)
+                                        for layer, path in paths.items())
+    before = task.accuracy(small)
+    task.learn(small, tuning, again=1, lr=cosine(0.01, tuning), optimizer=clipped_sgd)
+    return row(task.seed, name, before, cut, tuned=task.accuracy(small), macs=left, **changed)
 
 
 def forms(channels: int, share: float, units: str, k: int = 3) -> Layer:
@@ -182,21 +170,21 @@ def forms(channels: int, share: float, units: str, k: int = 3) -> Layer:
 
 def layer_times(channels: int = 64, side: int = 28, share: float = 0.5, *, seed: int = 0, repeats: int = 15,
                 inner: int = 9) -> dict[str, dict[str, float]]:
-    """Milliseconds of a 3×3 convolution on one image and one thread, dense and in three forms of about ``share`` of its work.
+    """Of a 3×3 convolution on one image and one thread, dense and in three forms of about ``share`` of its work, by name:
 
-    ``ms`` and ``macs``; of the pairs also the time of the ``first`` layer alone, with the selection, of the ``second``, 1×1,
-    and of a plain ``copy`` that reads and writes as many numbers as the second does.
+    ``seconds`` and ``macs``; of the pairs also the time of the ``first`` layer alone, with the selection, of the ``second``,
+    1×1, and of a plain ``copy`` that reads and writes as many numbers as the second does.
     """
     seed_everything(seed)
     with single_thread(), torch.inference_mode():
         model = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, bias=False)).eval()
         x = torch.randn(1, channels, side, side)
-        built = {"dense": model} | {name: compact(model, {"0": forms(channels, share, units)}).eval()
+        built = {"dense": model} | {name: narrowed(model, {"0": forms(channels, share, units)}).eval()
                                     for name, units in ARMS.items()}
-        calls, found = {}, {}
+        calls, times = {}, {}
         for name, module in built.items():
-            found[name] = {"macs": macs(module, x)}
-            calls[name, "ms"] = functools.partial(module, x)
+            times[name] = {"macs": macs(module, x)}
+            calls[name, "seconds"] = functools.partial(module, x)
             pair = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
             if len(pair) == 2:
                 seen = module[0][:-1](x)
@@ -204,7 +192,7 @@ def layer_times(channels: int = 64, side: int = 28, share: float = 0.5, *, seed:
                                                                functools.partial(pair[1], seen))
                 source = torch.randn((pair[1].in_channels + channels) // 2 * side * side)
                 calls[name, "copy"] = functools.partial(torch.empty_like(source).copy_, source)
-                found[name] |= {"second.macs": macs(pair[1], seen), "rank": pair[1].in_channels}
+                times[name] |= {"second.macs": macs(pair[1], seen), "rank": pair[1].in_channels}
         for (name, what), taken in take_turns(calls, repeats=repeats, inner=inner).items():
-            found[name][what] = statistics.median(taken)
-    return found
+            times[name][what] = statistics.median(taken)
+    return times

@@ -9,9 +9,11 @@ import plotly.graph_objects as go
 import torch
 from plotly.subplots import make_subplots
 
-from papernets.chapter import ACCENTS, BASELINE, OURS, plots
+from papernets.chapter import ACCENTS, BASELINE, OURS
 from papernets.papers.cc import experiment, layers, method
-from papernets.papers.cc.claims import PEERS, THREE
+from papernets.papers.cc.claims import THREE
+from papernets.papers.cc.unit_search import Search, search
+from papernets.training import scores
 
 #: What may be removed, as the explorer calls it, and the colours of the three.
 MODES = {"both": "joint", "channels": "channels", "ranks": "ranks"}
@@ -35,31 +37,31 @@ def example_layer(kernel: int = 3, seed: int = 28) -> tuple[torch.Tensor, torch.
     return W.view(8, 8, kernel, kernel), G * torch.exp(1.5 * torch.randn(8, 8, 1, 1, generator=draw, dtype=torch.float64))
 
 
-def _line(path: method.Search, W: torch.Tensor, G: torch.Tensor) -> tuple[list[float], list[float]]:
+def _line(path: Search, W: torch.Tensor, G: torch.Tensor) -> tuple[list[float], list[float]]:
     """Work removed and loss after every step, in per cent of the layer; from nothing on."""
     dense, whole = W.numel(), method.information_loss(W, G, torch.zeros_like(W))
     return ([0.0, *(100 * (1 - step.cost / dense) for step in path.steps)],
             [0.0, *(100 * step.loss / whole for step in path.steps)])
 
 
-def tradeoff(W: torch.Tensor, G: torch.Tensor, target: float = 0.9) -> dict[str, tuple[list[float], list[float]]]:
+def tradeoff(W: torch.Tensor, G: torch.Tensor, removed: float = 0.9) -> dict[str, tuple[list[float], list[float]]]:
     """Work removed and loss of a layer, by arm, while units go one after the other."""
     most = {units: method.reachable(*W.shape[:2], W[0, 0].numel(), units) for units in experiment.ARMS.values()}
-    return {name: _line(method.search(W, G, min(target, most[units]), units=units), W, G)
+    return {name: _line(search(W, G, min(removed, most[units]), units=units), W, G)
             for name, units in experiment.ARMS.items()}
 
 
 def _at(line: tuple[list[float], list[float]], cut: float) -> float:
     """The loss when for the first time ``cut`` per cent of the work is gone."""
-    return next(loss for removed, loss in zip(*line) if removed >= cut - 1e-9)
+    return next(loss for gone, loss in zip(*line) if gone >= cut - 1e-9)
 
 
 def problem(lines: Mapping[str, tuple[list[float], list[float]]]) -> go.Figure:
     """Loss of a trained layer against the work that is removed, for the three ways."""
     half = {name: _at(line, 50) for name, line in lines.items()}
     figure = go.Figure()
-    for name, (removed, loss) in lines.items():
-        figure.add_scatter(x=removed, y=loss, name=name, mode="lines+markers", marker=dict(size=5),
+    for name, (gone, loss) in lines.items():
+        figure.add_scatter(x=gone, y=loss, name=name, mode="lines+markers", marker=dict(size=5),
                            line=dict(color=COLORS[name], width=3 if name == "joint" else 1.8))
     figure.add_vline(x=0, line=dict(color=BASELINE, dash="dot"))
     figure.update_layout(title=f"Half of the work gone: pruning loses {half['pruning']:.0f} %, decomposition "
@@ -69,12 +71,12 @@ def problem(lines: Mapping[str, tuple[list[float], list[float]]]) -> go.Figure:
     return figure
 
 
-def explore_layer(mode: str = "both", target: float = 0.5, gamma: float = 0.9, kernel: str = "3×3") -> go.Figure:
+def explore_layer(mode: str = "both", removed: float = 0.5, gamma: float = 0.9, kernel: str = "3×3") -> go.Figure:
     """Left, the way through the plane of channels and ranks over the work that is left; right, the loss on the way."""
     k = int(kernel[0])
     W, G = example_layer(k)
-    goal = {name: min(target, method.reachable(8, 8, k * k, units)) for name, units in MODES.items()}
-    paths = {name: method.search(W, G, goal[name], units=units, gamma=gamma) for name, units in MODES.items()}
+    goal = {name: min(removed, method.reachable(8, 8, k * k, units)) for name, units in MODES.items()}
+    paths = {name: search(W, G, goal[name], units=units, gamma=gamma) for name, units in MODES.items()}
     path = paths[mode]
     places = list(range(1, 9))
     work = [[100 * method.cost(8, 8, k * k, 8 - c, 8 - r) / W.numel() for c in places] for r in places]
@@ -85,14 +87,14 @@ def explore_layer(mode: str = "both", target: float = 0.5, gamma: float = 0.9, k
                        mode="lines+markers", line=dict(color=OURS, width=3), marker=dict(size=7), showlegend=False,
                        hoverinfo="skip", row=1, col=1)
     for name, color in zip(MODES, (COLORS["joint"], COLORS["pruning"], COLORS["decomposition"])):
-        removed, loss = _line(paths[name], W, G)
-        figure.add_scatter(x=removed, y=loss, name=name, mode="lines+markers", marker=dict(size=6 if name == mode else 4),
+        gone, loss = _line(paths[name], W, G)
+        figure.add_scatter(x=gone, y=loss, name=name, mode="lines+markers", marker=dict(size=6 if name == mode else 4),
                            line=dict(color=color, width=3 if name == mode else 1.8), opacity=1 if name == mode else 0.85,
                            row=1, col=2)
     cells = [(c, r, f"{value:.0f}") for r, line in zip(places, work) for c, value in zip(places, line)]
     figure.add_scatter(x=[c for c, _, _ in cells], y=[r for _, r, _ in cells], text=[text for _, _, text in cells], mode="text",
                        showlegend=False, hoverinfo="skip", textfont=dict(size=9), row=1, col=1)
-    figure.add_vline(x=100 * target, line=dict(color=BASELINE, dash="dash"), row=1, col=2)
+    figure.add_vline(x=100 * removed, line=dict(color=BASELINE, dash="dash"), row=1, col=2)
     figure.update_xaxes(title="channels left", dtick=1, showgrid=False, row=1, col=1)
     figure.update_yaxes(title="rank left (8: one layer)", dtick=1, showgrid=False, row=1, col=1)
     figure.update_xaxes(title="work removed (%)", range=[-110 if k == 1 else -15, 100], row=1, col=2)
@@ -101,7 +103,7 @@ def explore_layer(mode: str = "both", target: float = 0.5, gamma: float = 0.9, k
     cut = 100 * (1 - sum(part.numel() for part in new) / W.numel())
     lost = 100 * method.information_loss(W, G, method.restored(W, layer)) / method.information_loss(W, G, torch.zeros_like(W))
     form = "one layer" if layer.rank is None else f"rank {layer.rank}"
-    short = "" if goal[mode] >= target else " (no more can be had)"
+    short = "" if goal[mode] >= removed else " (no more can be had)"
     channels = f"{len(layer.kept)} channel{'s' if len(layer.kept) > 1 else ''}"
     figure.update_layout(title=f"{channels}, {form}: {cut:.0f} % of the work gone{short}, loss {lost:.0f} %")
     return figure
@@ -126,11 +128,11 @@ def curves(shares: layers.Shares) -> go.Figure:
     return figure
 
 
-def explore_shares(target: float = 0.5, steeper: float = 1.0, rule: str = "equal marginal loss") -> go.Figure:
+def explore_shares(removed: float = 0.5, steeper: float = 1.0, rule: str = "equal marginal loss") -> go.Figure:
     """Left, what each of three layers gives; right, where that is on its curve."""
     b = (THREE["b"][0] * steeper, *THREE["b"][1:])
     fits, work = list(zip(THREE["a"], b)), THREE["F"]
-    shares, x = method.allocate(fits, work, target * sum(work), rule="lagrange" if rule == "Lagrange" else "equal_marginal")
+    shares, x = method.allocate(fits, work, removed * sum(work), rule="lagrange" if rule == "Lagrange" else "equal_marginal")
     total = sum(a * math.exp(b * c) for (a, b), c in zip(fits, shares))
     names, colors = [f"layer {i}" for i in (1, 2, 3)], (OURS, ACCENTS[0], ACCENTS[1])
     figure = make_subplots(1, 2, column_widths=[0.4, 0.6], horizontal_spacing=0.2)
@@ -151,13 +153,17 @@ def explore_shares(target: float = 0.5, steeper: float = 1.0, rule: str = "equal
     return figure
 
 
-def accuracies(runs: Sequence[dict]) -> go.Figure:
+def _cuts(rows: Sequence[dict]) -> list[float]:
+    return list(dict.fromkeys(row["at"] for row in rows if row["arm"] == "joint"))
+
+
+def accuracies(rows: Sequence[dict]) -> go.Figure:
     """Test accuracy of every arm at every cut, before and after the fine-tuning, mean over the seeds."""
-    cuts = list(runs[0]["arms"])
+    cuts = _cuts(rows)
     labels = [f"{name}, {100 * cut:.0f} %" for cut in cuts for name in experiment.ARMS]
-    series = {when: [100 * np.mean([run["arms"][cut][name][key] for run in runs]) for cut in cuts for name in experiment.ARMS]
-              for when, key in (("before fine-tuning", "before"), ("after fine-tuning", "after"))}
-    dense = 100 * np.mean([run["dense"] for run in runs])
+    series = {when: [100 * np.mean(scores(rows, name, cut, key)) for cut in cuts for name in experiment.ARMS]
+              for when, key in (("before fine-tuning", "score"), ("after fine-tuning", "tuned"))}
+    dense = 100 * np.mean(scores(rows, "dense"))
     figure = go.Figure()
     for (name, values), color in zip(series.items(), (BASELINE, OURS)):
         figure.add_bar(x=values, y=labels, orientation="h", name=name, marker=dict(color=color),
@@ -172,14 +178,15 @@ def accuracies(runs: Sequence[dict]) -> go.Figure:
     return figure
 
 
-def orders(runs: Sequence[dict]) -> go.Figure:
+def orders(rows: Sequence[dict]) -> go.Figure:
     """Loss of the rebuilt layer by the order of removal; a thin line a seed, and the means."""
     names = {"metric": "looking ahead", "one step": "not ahead", "random": "random order"}
+    lost = [scores(rows, order, "order") for order in names]
     figure = go.Figure()
-    for run in runs:
-        figure.add_scatter(x=list(names.values()), y=[run["order"][name] for name in names], mode="lines", showlegend=False,
+    for values in zip(*lost):
+        figure.add_scatter(x=list(names.values()), y=list(values), mode="lines", showlegend=False,
                            line=dict(color=BASELINE, width=1), hoverinfo="skip")
-    means = [float(np.mean([run["order"][name] for run in runs])) for name in names]
+    means = [float(np.mean(values)) for values in lost]
     figure.add_scatter(x=list(names.values()), y=means, mode="markers", marker=dict(color=OURS, size=12), name="mean",
                        showlegend=False)
     figure.update_layout(title=f"Loss of the layer: {means[0]:.1f} % looking ahead, {means[1]:.1f} % without, "
@@ -189,45 +196,11 @@ def orders(runs: Sequence[dict]) -> go.Figure:
     return figure
 
 
-def _name(identity: str) -> str:
-    rest = identity.split(".")[2:]
-    return f"{rest[-1][3:]} %{', tuned' if 'tuned' in rest else ''}"
-
-
-def _points(claims: Sequence[dict], what: str) -> list[dict]:
-    return [row for row in claims if row["kind"] == "miniature" and row["unit"] == "points"
-            and row["id"].split(".")[1] == what]
-
-
-def evidence(claims: Sequence[dict], what: str) -> go.Figure:
-    """The paired differences of test accuracy between joint compression and pruning ("prune") or decomposition ("svd")."""
-    compared = _points(claims, what)
-    above, below = (sum(test(*row["interval"]) for row in compared) for test in (lambda a, b: a > 0, lambda a, b: b < 0))
-    figure = plots.intervals([(_name(row["id"]), row["ours"], *row["interval"]) for row in compared],
-                             f"Joint minus {PEERS[what]}: {above} of {len(compared)} differences lie above zero, {below} below",
-                             "points (95 %)", "cut")
-    return figure.update_yaxes(type="category")  # "50 %" would be read as a number
-
-
-def evidence_in_words(claims: Sequence[dict]) -> str:
-    """What the paired comparison says, a line a claim."""
-    parts = [f"- Joint minus {peer}, {_name(row['id'])}: {row['ours']:+.2f} points ({row['interval'][0]:+.2f} to "
-             f"{row['interval'][1]:+.2f}): **{row['verdict']}**."
-             for what, peer in PEERS.items() for row in _points(claims, what)]
-    words = {"mini.onestep": "looking ahead − not ahead", "mini.random": "by the metric − in random order"}
-    for row in claims:
-        if row["id"] in words:
-            low, high = row["interval"]
-            parts.append(f"- Loss of a layer, {words[row['id']]}: {row['ours']:+.2f} % of that of removing it "
-                         f"({low:+.2f} to {high:+.2f}): **{row['verdict']}**.")
-    return "\n".join(parts)
-
-
-def estimates_in_words(runs: Sequence[dict]) -> str:
+def estimates_in_words(rows: Sequence[dict]) -> str:
     """What the estimate of the loss and the distance of the weights say of joint compression and decomposition."""
     parts = []
-    for cut in runs[0]["arms"]:
-        mean = {(name, key): np.mean([run["arms"][cut][name][key] for run in runs]) for name in ("joint", "decomposition")
+    for cut in _cuts(rows):
+        mean = {(name, key): np.mean(scores(rows, name, cut, key)) for name in ("joint", "decomposition")
                 for key in ("estimate", "distance")}
         parts.append(f"- {100 * cut:.0f} % cut: the estimated loss is {mean['joint', 'estimate']:.1f} % of the layer's for "
                      f"both together and {mean['decomposition', 'estimate']:.1f} % for decomposition; the squared distance "
@@ -261,7 +234,7 @@ LAYERS = {"16 channels, 32×32": (16, 32), "64 channels, 28×28": (64, 28)}
 
 
 def layer_times(repeats: int = 15, inner: int = 9) -> dict[str, dict]:
-    """``papers.cc.layer_times`` of every layer of ``LAYERS``, by name."""
+    """``experiment.layer_times`` of every layer of ``LAYERS``, by name."""
     return {name: experiment.layer_times(channels, side, repeats=repeats, inner=inner)
             for name, (channels, side) in LAYERS.items()}
 
@@ -269,18 +242,18 @@ def layer_times(repeats: int = 15, inner: int = 9) -> dict[str, dict]:
 def speed(times: Mapping[str, dict]) -> go.Figure:
     """Time of the three forms as a per cent of the dense layer, and of the pairs which part the 1×1 layer takes."""
     figure = make_subplots(1, len(times), horizontal_spacing=0.16)
-    for column, (name, found) in enumerate(times.items(), 1):
-        dense, arms = found["dense"]["ms"], list(experiment.ARMS)
-        whole = [100 * found[arm]["ms"] / dense for arm in arms]
+    for column, (name, layer) in enumerate(times.items(), 1):
+        dense, arms = layer["dense"]["seconds"], list(experiment.ARMS)
+        whole = [100 * layer[arm]["seconds"] / dense for arm in arms]
         # the two layers of a pair in proportion to their times alone
-        part = [found[arm]["second"] / (found[arm]["first"] + found[arm]["second"]) if "second" in found[arm] else 0.0
+        part = [layer[arm]["second"] / (layer[arm]["first"] + layer[arm]["second"]) if "second" in layer[arm] else 0.0
                 for arm in arms]
         for label, values, color in (("3×3 and selection", [w * (1 - p) for w, p in zip(whole, part)], OURS),
                                      ("1×1", [w * p for w, p in zip(whole, part)], ACCENTS[0])):
             figure.add_bar(x=arms, y=values, name=label, marker=dict(color=color), showlegend=column == 1, row=1, col=column)
         figure.add_hline(y=50, line=dict(color=BASELINE, dash="dash"), row=1, col=column)
         figure.update_xaxes(title=f"form<br><b>{name}</b>", row=1, col=column)
-    ratios = [found["joint"]["ms"] / found["dense"]["ms"] for found in times.values()]
+    ratios = [layer["joint"]["seconds"] / layer["dense"]["seconds"] for layer in times.values()]
     figure.update_yaxes(title="time (% of the dense layer)", rangemode="tozero")
     figure.update_layout(barmode="stack", title="Half of the multiply-adds (dashed): joint takes "
                                                 f"{' and '.join(f'{100 * r:.0f} %' for r in ratios)} of the time",
@@ -291,16 +264,16 @@ def speed(times: Mapping[str, dict]) -> go.Figure:
 def speed_in_words(times: Mapping[str, dict]) -> str:
     """Multiply-adds a second of the parts, and how long it takes just to move the numbers of the 1×1 layer."""
     lines = []
-    for name, found in times.items():
-        pair, dense = found["decomposition"], found["dense"]
-        rates = [macs / ms / 1e6 for macs, ms in ((dense["macs"], dense["ms"]),
-                                                  (pair["macs"] - pair["second.macs"], pair["first"]),
-                                                  (pair["second.macs"], pair["second"]))]
-        lines.append(f"- {name}: the dense layer takes {dense['ms']:.2f} ms, {rates[0]:.0f} billion multiply-adds a second. "
-                     f"That rate is {rates[1]:.0f} in the 3×3 layer to rank {pair['rank']}, and {rates[2]:.0f} in the 1×1 "
-                     f"layer behind it. Just to copy as many numbers as the 1×1 layer reads and writes takes "
+    for name, layer in times.items():
+        pair, dense = layer["decomposition"], layer["dense"]
+        timed = ((dense["macs"], dense["seconds"]), (pair["macs"] - pair["second.macs"], pair["first"]),
+                 (pair["second.macs"], pair["second"]))
+        rates = [macs / seconds / 1e9 for macs, seconds in timed]
+        lines.append(f"- {name}: the dense layer takes {1e3 * dense['seconds']:.2f} ms, {rates[0]:.0f} billion multiply-adds a "
+                     f"second. That rate is {rates[1]:.0f} in the 3×3 layer to rank {pair['rank']}, and {rates[2]:.0f} in the "
+                     "1×1 layer behind it. Just to copy as many numbers as the 1×1 layer reads and writes takes "
                      f"{100 * pair['copy'] / pair['second']:.0f} % of its time.")
-    pairs = [found[name] for found in times.values() for name in ("decomposition", "joint")]
+    pairs = [layer[name] for layer in times.values() for name in ("decomposition", "joint")]
     most = max(100 * pair["copy"] / pair["second"] for pair in pairs)
     verdict = "does not limit" if most < 50 else "limits, in part at least,"
     lines.append(f"\nCopying takes at most {most:.0f} % of the time of a 1×1 layer here: on this machine memory {verdict} it.")

@@ -30,11 +30,11 @@ Differs: the metric of pruning only, or of decomposition only, averages the forw
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
-from papernets.nn import rounded
+from papernets import check
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Functions on tensors: units, cost, metric
@@ -46,18 +46,16 @@ UNITS = ("joint", "channels", "ranks")
 RULES = ("equal_marginal", "lagrange", "uniform")
 
 
-def _check_units(units: str) -> None:
-    if units not in UNITS:
-        raise ValueError(f"units is {units!r}; choose from {', '.join(UNITS)}")
-
-
 def ranks(Co: int, Ci: int, area: int) -> int:
     """R: singular values of a weight of ``Co`` × ``Ci`` kernels of ``area`` = k² numbers."""
     return min(Co, Ci * area)
 
 
 def cost(Co: int, Ci: int, area: int, p: int = 0, z: int = 0) -> int:
-    """Multiply-accumulates of an output position with ``p`` channels and ``z`` ranks removed; also the number of weights."""
+    """Multiply-accumulates of an output position with ``p`` channels and ``z`` ranks removed; also the number of weights.
+
+    ``ValueError`` if there are not so many.
+    """
     R = ranks(Co, Ci, area)
     if not (0 <= p <= Ci and 0 <= z <= R):
         raise ValueError(f"p = {p} channels of {Ci} and z = {z} ranks of {R} cannot be removed")
@@ -72,7 +70,7 @@ def break_even(Co: int, Ci: int, area: int) -> float:
 
 def reachable(Co: int, Ci: int, area: int, units: str = "joint") -> float:
     """The largest share of the work that can be removed with at least one channel and one rank left."""
-    _check_units(units)
+    check.one_of("units", units, UNITS)
     dense, R = cost(Co, Ci, area), ranks(Co, Ci, area)
     least = [dense]
     if units != "ranks":
@@ -87,13 +85,14 @@ def information_loss(W: torch.Tensor, G: torch.Tensor, changed: torch.Tensor) ->
     return float((G.double() * (changed.double() - W.double())).square().sum())
 
 
-def _check_weight(W: torch.Tensor, G: torch.Tensor) -> None:
+def check_weight(W: torch.Tensor, G: torch.Tensor) -> None:
+    """``ValueError`` unless ``W`` and its gradient ``G`` are both (Co, Ci, k, k), and finite."""
     if W.dim() != 4:
         raise ValueError(f"the weight has shape {tuple(W.shape)}; it is (Co, Ci, k, k), of a linear layer (Co, Ci, 1, 1)")
     if G.shape != W.shape:
         raise ValueError(f"the gradient has shape {tuple(G.shape)}, and the weight {tuple(W.shape)}; they must be equal")
-    if not (torch.isfinite(W).all() and torch.isfinite(G).all()):
-        raise ValueError("the weight or its gradient holds a value that is not finite; it has no singular values, no loss")
+    check.finite("the weight", W, "it has no singular values")
+    check.finite("the gradient", G, "it tells no loss")
 
 
 def directions(K: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,12 +102,12 @@ def directions(K: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _squares(K: torch.Tensor, G2: torch.Tensor, channels: torch.Tensor, area: int, budget: int = 1 << 24) -> torch.Tensor:
-    """Σ G² Σ_r T_r² of K (Co, d) without each of ``channels`` in turn, T_r its rank-one parts.
+    """Σ G² Σ_r T_r² of K (Co, d) without each of ``channels`` (C,) in turn, T_r its rank-one parts: (C,).
 
     With the eigenvectors of K Kᵀ, or of Kᵀ K where that is smaller, no singular value is divided by.
     """
     Co, d = K.shape
-    found = []
+    sums = []
     for some in channels.split(max(1, budget // (Co * d))):
         without = K.expand(len(some), Co, d).clone()  # a copy: candidates share no memory
         columns = some[:, None] * area + torch.arange(area, device=K.device)  # (C, k²)
@@ -116,11 +115,11 @@ def _squares(K: torch.Tensor, G2: torch.Tensor, channels: torch.Tensor, area: in
         if Co <= d:
             gone = K[:, columns].permute(1, 0, 2)  # (C, Co, k²)
             U = torch.linalg.eigh(K @ K.T - gone @ gone.mT)[1]  # (C, Co, Co)
-            found.append(((U.mT @ without).square() * (U.mT.square() @ G2)).sum((1, 2)))
+            sums.append(((U.mT @ without).square() * (U.mT.square() @ G2)).sum((1, 2)))
         else:
             V = torch.linalg.eigh(without.mT @ without)[1]  # (C, d, d)
-            found.append(((without @ V).square() * (G2 @ V.square())).sum((1, 2)))
-    return torch.cat(found)
+            sums.append(((without @ V).square() * (G2 @ V.square())).sum((1, 2)))
+    return torch.cat(sums)
 
 
 @dataclass(frozen=True)
@@ -139,6 +138,55 @@ class Scores:
         return self.channels + gamma * self.channels_forward, self.ranks + gamma * self.ranks_forward
 
 
+@dataclass(frozen=True)
+class _Sums:
+    """G² (Co, d), the original and the current weight (Co, d), what the sums over them need, and how they are weighed."""
+
+    G2: torch.Tensor
+    W: torch.Tensor
+    now: torch.Tensor
+    area: int
+    kinds: int
+    N: int
+
+    def each(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """Σ G² ⊙ a ⊙ b of every channel (Ci,)."""
+        return (self.G2 * a * b).reshape(len(a), -1, self.area).sum((0, 2))
+
+    def forward(self, loss: torch.Tensor, cross: torch.Tensor, squares: torch.Tensor) -> torch.Tensor:
+        """Fwd of units: their loss now, Σ G² ⊙ (K − W) ⊙ K, and the sum of the squares of all units of K."""
+        return loss - 2 * self.kinds / self.N * cross + squares / self.N
+
+
+def _of_ranks(sums: _Sums, left: int, forward: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """B and Fwd (left,) of the ranks."""
+    G2, now, D = sums.G2, sums.now, sums.now - sums.W
+    P, Q = directions(now)
+    P, Q = P[:, :left], Q[:left]
+    TT, TD, TK = (P.square() * (G2 @ Q.square().T)).sum(0), (P * ((G2 * D) @ Q.T)).sum(0), (P * ((G2 * now) @ Q.T)).sum(0)
+    B = (sums.each(D, D).sum() - 2 * TD + TT).clamp(min=0)
+    if not forward:
+        return B, torch.zeros_like(B)
+    squares = TT.sum() - TT
+    if sums.kinds == 2:
+        squares = squares + sums.each(now, now).sum() - 2 * TK + TT
+    return B, sums.forward(B, sums.each(D, now).sum() - TD - TK + TT, squares)
+
+
+def _of_channels(sums: _Sums, alive: torch.Tensor, forward: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """B and Fwd (Ci,) of the channels; B is infinite where one is gone."""
+    now, D = sums.now, sums.now - sums.W
+    DD, DK, KK, WW = sums.each(D, D), sums.each(D, now), sums.each(now, now), sums.each(sums.W, sums.W)
+    B = (DD.sum() - DD + WW).clamp(min=0)
+    if not forward:
+        return torch.where(alive, B, torch.inf), torch.zeros_like(B)
+    squares = KK.sum() - KK
+    if sums.kinds == 2:
+        at = alive.nonzero()[:, 0]
+        squares[at] = squares[at] + _squares(now, sums.G2, at, sums.area)
+    return torch.where(alive, B, torch.inf), sums.forward(B, DK.sum() - DK, squares)
+
+
 @torch.no_grad()
 def score(W: torch.Tensor, G: torch.Tensor, now: torch.Tensor | None = None, alive: torch.Tensor | None = None,
           left: int | None = None, *, units: str = "joint", forward: bool = True) -> Scores:
@@ -151,48 +199,21 @@ def score(W: torch.Tensor, G: torch.Tensor, now: torch.Tensor | None = None, ali
     Σ (G ⊙ (K − W))² − (2 s / N) Σ G² ⊙ (K − W) ⊙ K + (1 / N) Σ G² ⊙ Σ_u u², as the channels add up to K and so do the ranks;
     s is the number of kinds.
     """
-    _check_weight(W, G)
-    _check_units(units)
+    check_weight(W, G)
+    check.one_of("units", units, UNITS)
     Co, Ci = W.shape[:2]
     area = W[0, 0].numel()
-    W0, G2 = (tensor.double().reshape(Co, -1) for tensor in (W, G.double().square()))
+    W0, G2 = (tensor.double().reshape(Co, -1) for tensor in (W, G.double().square()))  # (Co, Ci k²)
     now = W0 if now is None else now.double().reshape(Co, -1)
     alive = torch.ones(Ci, dtype=torch.bool, device=W.device) if alive is None else alive
     left = ranks(Co, Ci, area) if left is None else left
     by_channel, by_rank = units != "ranks", units != "channels"
     n = by_channel * int(alive.sum()) + by_rank * left
-    N, kinds = max(1, n - 1), by_channel + by_rank
-    D = now - W0  # (Co, Ci k²)
-    sums = {"DD": G2 * D * D, "DK": G2 * D * now, "KK": G2 * now * now, "WW": G2 * W0 * W0}
-    each = {key: value.reshape(Co, Ci, area).sum((0, 2)) for key, value in sums.items()}  # (Ci,)
-    whole = {key: value.sum() for key, value in each.items()}
-    nothing = W0.new_zeros(0)
-    channels = channels_forward = nothing
-    rank_scores = ranks_forward = nothing
-    if by_rank:
-        P, Q = directions(now)
-        P, Q = P[:, :left], Q[:left]
-        parts = {"TT": (P.square() * (G2 @ Q.square().T)).sum(0), "TD": (P * ((G2 * D) @ Q.T)).sum(0),
-                 "TK": (P * ((G2 * now) @ Q.T)).sum(0)}  # (R − z,)
-        rank_scores = (whole["DD"] - 2 * parts["TD"] + parts["TT"]).clamp(min=0)
-        if forward:
-            cross = whole["DK"] - parts["TD"] - parts["TK"] + parts["TT"]
-            squares = parts["TT"].sum() - parts["TT"]
-            if by_channel:
-                squares = squares + whole["KK"] - 2 * parts["TK"] + parts["TT"]
-            ranks_forward = rank_scores - 2 * kinds / N * cross + squares / N
-    if by_channel:
-        channels = (whole["DD"] - each["DD"] + each["WW"]).clamp(min=0)
-        if forward:
-            squares = whole["KK"] - each["KK"]
-            if by_rank:
-                at = alive.nonzero()[:, 0]
-                squares[at] = squares[at] + _squares(now, G2, at, area)
-            channels_forward = channels - 2 * kinds / N * (whole["DK"] - each["DK"]) + squares / N
-        channels = torch.where(alive, channels, torch.inf)
-    if not forward:
-        channels_forward, ranks_forward = torch.zeros_like(channels), torch.zeros_like(rank_scores)
-    return Scores(channels, rank_scores, channels_forward, ranks_forward)
+    sums = _Sums(G2, W0, now, area, by_channel + by_rank, max(1, n - 1))
+    none = (W0.new_zeros(0), W0.new_zeros(0))
+    of_ranks = _of_ranks(sums, left, forward) if by_rank else none
+    of_channels = _of_channels(sums, alive, forward) if by_channel else none
+    return Scores(of_channels[0], of_ranks[0], of_channels[1], of_ranks[1])
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Stage one: how much each layer gives
@@ -201,7 +222,10 @@ def score(W: torch.Tensor, G: torch.Tensor, now: torch.Tensor | None = None, ali
 
 @torch.no_grad()
 def curve(W: torch.Tensor, G: torch.Tensor, units: str = "joint") -> tuple[list[float], list[float]]:
-    """c_t and I_t: the share of work removed and the loss, while all units go in the order of their loss alone."""
+    """c_t and I_t: the share of work removed and the loss, while all units go in the order of their loss alone.
+
+    ``W`` and its gradient ``G`` are (Co, Ci, k, k); there is a point for each unit.
+    """
     scores = score(W, G, units=units, forward=False)
     Co, Ci = W.shape[:2]
     area = W[0, 0].numel()
@@ -250,47 +274,49 @@ def allocate(fits: Sequence[tuple[float, float] | None], work: Sequence[float], 
 
     With ``fits`` (a_i, b_i), "equal_marginal" makes a_i b_i e^{b_i c_i} = x in all layers, "lagrange" = x F_i, which minimises
     Σ a_i e^{b_i c_i}; each share stays from 0 to its cap. A layer without fit gets the share of all; "uniform" gives all that.
+    ``ValueError`` if so much cannot be removed.
     """
-    if rule not in RULES:
-        raise ValueError(f"rule is {rule!r}; choose from {', '.join(RULES)}")
+    check.one_of("rule", rule, RULES)
     caps = [caps] * len(work) if isinstance(caps, int | float) else list(caps)
     most = sum(cap * F for cap, F in zip(caps, work))
     if removed < 0 or removed > most * (1 + 1e-12):
         raise ValueError(f"to remove {removed:g} is unreachable; it must be from 0 to {most:g}, what the layers can give")
     if removed == 0:
         return [0.0] * len(work), 0.0
-    fixed = [rule == "uniform" or found is None for found in fits]
+    fits = [None if rule == "uniform" else fit for fit in fits]
+    prices = [math.log(F) if rule == "lagrange" else 0.0 for F in work]
+    flat = all(fit is None for fit in fits)
 
     def shares(level: float) -> list[float]:
-        found = []
-        for pair, F, cap, flat in zip(fits, work, caps, fixed):
-            if flat:
-                share = level if all(fixed) else removed / sum(work)  # one level for all, if no layer has a fit
+        at_level = []
+        for fit, price, cap in zip(fits, prices, caps):
+            if fit is None:
+                share = level if flat else removed / sum(work)  # one level for all, if no layer has a fit
             else:
-                a, b = pair
-                share = (level + (math.log(F) if rule == "lagrange" else 0.0) - math.log(a) - math.log(b)) / b
-            found.append(min(max(share, 0.0), cap))
-        return found
+                share = (level + price - math.log(fit[0]) - math.log(fit[1])) / fit[1]
+            at_level.append(min(max(share, 0.0), cap))
+        return at_level
 
-    if all(fixed):
-        low, high = 0.0, max(caps)
-    else:
-        edges = [math.log(pair[0]) + math.log(pair[1]) - (math.log(F) if rule == "lagrange" else 0.0) + b_c
-                 for pair, F, cap, flat in zip(fits, work, caps, fixed) if not flat for b_c in (0.0, pair[1] * cap)]
-        low, high = min(edges) - 1, max(edges) + 1
+    def given(level: float) -> float:
+        return sum(c * F for c, F in zip(shares(level), work))
+
+    low, high = (0.0, max(caps)) if flat else _levels(fits, prices, caps)
     for _ in range(200):
         middle = (low + high) / 2
-        if sum(c * F for c, F in zip(shares(middle), work)) < removed:
-            low = middle
-        else:
-            high = middle
-    found = shares(high)
-    if sum(c * F for c, F in zip(found, work)) < removed * (1 - 1e-9):
+        low, high = (middle, high) if given(middle) < removed else (low, middle)
+    if given(high) < removed * (1 - 1e-9):
         raise ValueError(f"to remove {removed:g} is unreachable: layers without a fit stay at the share of all")
-    return found, high if all(fixed) else math.exp(high)
+    return shares(high), high if flat else math.exp(high)
+
+
+def _levels(fits: Sequence[tuple[float, float] | None], prices: Sequence[float], caps: Sequence[float]) -> tuple[float, float]:
+    """The logarithms of two levels: one at which no layer with a fit gives anything, one at which each gives its cap."""
+    edges = [math.log(fit[0]) + math.log(fit[1]) - price + slope for fit, price, cap in zip(fits, prices, caps)
+             if fit is not None for slope in (0.0, fit[1] * cap)]
+    return min(edges) - 1, max(edges) + 1
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Stage two: which units go
+# The layer that is left
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -305,128 +331,32 @@ class Layer:
         object.__setattr__(self, "kept", tuple(int(c) for c in self.kept))
         if not self.kept or len(set(self.kept)) < len(self.kept) or min(self.kept) < 0:
             raise ValueError("the kept channels must be distinct, from 0 on, and at least one")
-        if self.rank is not None and self.rank < 1:
-            raise ValueError(f"rank {self.rank} is too small; the smallest is 1")
-
-
-@dataclass(frozen=True)
-class Step:
-    """One removal: "channel" or "rank", its index, what is left of both kinds, the cost a position, and the loss so far."""
-
-    kind: str
-    index: int
-    channels: int
-    ranks: int
-    cost: int
-    loss: float
-
-
-@dataclass
-class Search:
-    """What ``search`` found, and how it came there. ``unit`` is what the last removal was worth, as a share of the work."""
-
-    layer: Layer
-    steps: list[Step] = field(default_factory=list)
-    unit: float = 0.0
-
-
-@torch.no_grad()
-def search(W: torch.Tensor, G: torch.Tensor, target: float, *, gamma: float = 0.9, units: str = "joint", step: float = 0.01,
-           generator: torch.Generator | None = None, round_to: int = 1) -> Search:
-    """Remove units of ``W`` (Co, Ci, k, k) until the share ``target`` of its work is gone; the best by the metric first.
-
-    In a step the metric of all units is computed and max(1, int(step (Ci + R))) of them go. If the removed channels alone
-    reach the target, the removed ranks are forgotten and the layer stays one. One channel and one rank are always left.
-    With ``generator`` the units go in random order. ``round_to`` rounds what is left, and the target is then met about.
-    """
-    _check_weight(W, G)
-    Co, Ci = W.shape[:2]
-    area = W[0, 0].numel()
-    most = reachable(Co, Ci, area, units)
-    if not 0 <= target <= most + 1e-12:
-        raise ValueError(f"share {target:g} is unreachable for {Ci} to {Co} channels; it must be from 0 to {most:g}")
-    if not gamma >= 0:
-        raise ValueError(f"gamma is {gamma}; the nearest is 0")
-    if not 0 <= step <= 1:
-        raise ValueError(f"step is {step}; it is a share from 0 to 1")
-    rounded(Ci, round_to, Ci)  # refuses a wrong round_to
-    W0, G0 = W.double().reshape(Co, -1), G.double().reshape(Co, -1)
-    now, alive, R = W0.clone(), torch.ones(Ci, dtype=torch.bool, device=W.device), ranks(Co, Ci, area)
-    dense, left, taken = cost(Co, Ci, area), R, []
-    goal = target * dense * (1 - 1e-12)  # a share that is exactly met is met
-    found, size, gone = None if target > 0 else Search(Layer(range(Ci))), max(1, int(step * (Ci + R))), []
-    before = {"now": dense, "channels": dense}
-    while found is None:
-        scores = score(W, G, now, alive, left, units=units, forward=gamma > 0 and generator is None)
-        channels, by_rank = scores.metric(gamma)
-        every = torch.cat([channels, by_rank])
-        if generator is not None:
-            every = torch.rand(len(every), generator=generator).to(every).masked_fill(torch.isinf(every), torch.inf)
-        order, removed = torch.argsort(every, stable=True).tolist(), []
-        done = 0
-        for unit in order:
-            if done == size or found is not None:
-                break
-            if unit < len(channels):
-                if int(alive.sum()) == 1 or not alive[unit]:
-                    continue
-                now[:, unit * area:(unit + 1) * area] = 0
-                alive[unit] = False
-                gone.append(unit)
-                kind, index = "channel", unit
-            else:
-                if left == 1:
-                    continue
-                r = unit - len(channels)
-                index = r - sum(other < r for other in removed)
-                P, Q = directions(now)
-                now = now - P[:, index:index + 1] * Q[index:index + 1]
-                removed.append(r)
-                left -= 1
-                kind = "rank"
-            done += 1
-            kept = int(alive.sum())
-            after = {"now": cost(Co, Ci, area, Ci - kept, R - left), "channels": Co * kept * area}
-            taken.append(Step(kind, index, kept, left, after["now"], information_loss(W0, G0, now)))
-            indices = alive.nonzero()[:, 0].tolist()
-            for form, rank in (("now", None if left == R else left), ("channels", None)):
-                if found is None and dense - after[form] >= goal:
-                    found = Search(Layer(indices, rank), taken, (before[form] - after[form]) / dense)
-            before = after
-        if done == 0:
-            raise AssertionError("no unit is left to remove, though the target is reachable")
-    return found if round_to == 1 else _rounded(found, W, G, gone, R, round_to)
-
-
-def _rounded(path: Search, W: torch.Tensor, G: torch.Tensor, gone: list[int], R: int, round_to: int) -> Search:
-    """The last removed channels come back, or the ones with the smallest loss go too, until a multiple is left."""
-    kept, rank = path.layer.kept, path.layer.rank
-    wanted = rounded(len(kept), round_to, W.shape[1])
-    alone = (G.double() * W.double()).square().sum((0, 2, 3))
-    order = [*gone, *sorted(kept, key=lambda c: (float(alone[c]), c))]
-    path.layer = Layer(sorted(order[len(order) - wanted:]), None if rank is None else rounded(rank, round_to, R))
-    return path
+        if self.rank is not None:
+            check.whole("the rank", self.rank)
 
 
 @torch.no_grad()
 def rebuild(W: torch.Tensor, layer: Layer) -> tuple[torch.Tensor, ...]:
-    """The new weights: (W[:, kept],), or W₁ = S^½ Vᵀ (r, kept, k, k) and W₂ = U S^½ (Co, r, 1, 1), of the original weight."""
+    """The new weights: (W[:, kept],), or W₁ = S^½ Vᵀ (r, kept, k, k) and W₂ = U S^½ (Co, r, 1, 1), of the original weight.
+
+    ``ValueError`` if a channel is kept that the weight (Co, Ci, k, k) does not have.
+    """
     if max(layer.kept) >= W.shape[1]:
         raise ValueError(f"channel {max(layer.kept)} is kept, and the layer has {W.shape[1]}")
-    slice_ = W[:, list(layer.kept)]
+    part = W[:, list(layer.kept)]
     if layer.rank is None:
-        return (slice_.clone(),)
-    U, S, Vt = torch.linalg.svd(slice_.double().flatten(1), full_matrices=False)
+        return (part.clone(),)
+    U, S, Vt = torch.linalg.svd(part.double().flatten(1), full_matrices=False)
     r = min(layer.rank, len(S))
     root = S[:r].sqrt()
-    first = (root[:, None] * Vt[:r]).view(r, *slice_.shape[1:])
+    first = (root[:, None] * Vt[:r]).view(r, *part.shape[1:])
     return first.to(W.dtype), (U[:, :r] * root)[:, :, None, None].to(W.dtype)
 
 
 @torch.no_grad()
 def restored(W: torch.Tensor, layer: Layer) -> torch.Tensor:
     """The weight (Co, Ci, k, k) that computes what the rebuilt layer does: 0 at the channels that are gone."""
-    parts, found = rebuild(W, layer), torch.zeros_like(W)
+    parts, whole = rebuild(W, layer), torch.zeros_like(W)
     product = parts[0] if len(parts) == 1 else torch.einsum("or,rcij->ocij", parts[1][:, :, 0, 0], parts[0])
-    found[:, list(layer.kept)] = product
-    return found
+    whole[:, list(layer.kept)] = product
+    return whole

@@ -11,13 +11,10 @@ import torch
 from torch import nn
 
 from papernets.data import ImageFolder, image_folders, read_cifar
-from papernets.papers.cc.layers import CC, clipped, compact, plan
+from papernets.papers.cc.layers import CC, narrowed, plan
 from papernets.papers.cc.networks import NETWORKS
 from papernets.tools.files import write_json
-from papernets.training import Recipe, crop_and_flip, loader, steps
-
-#: Where a recipe finds the trained dense network and keeps its plan: the folder that ``papernets train`` writes to by itself.
-RUNS = Path("runs") / "cc"
+from papernets.training import RUNS, Recipe, clipped_sgd, crop_and_flip, loader, steps, trained
 
 
 def _read(data: str, kept: dict) -> Callable:
@@ -36,13 +33,9 @@ def _read(data: str, kept: dict) -> Callable:
 
 def _compressed(name: str, data: str, config: CC, kept: dict) -> nn.Module:
     """The compact network of a recipe. Its plan is made once, from the trained dense network, and kept beside the log."""
-    path = RUNS / f"{name}-dense-{data}" / "best.pt"
-    if not path.exists():
-        raise ValueError(f"{path} is not there; compression starts from a trained dense network. It is made by: "
-                         f"papernets train cc --config {name}-dense-{data}")
-    model = NETWORKS[name][0]()
-    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    made, written = None, RUNS / f"{name}-{data}" / "plan.json"
+    why = "compression starts from a trained dense network"
+    model = trained(NETWORKS[name].build(), "cc", f"{name}-dense-{data}", why)
+    written = RUNS / "cc" / f"{name}-{data}" / "plan.json"
     if written.exists():
         made = json.loads(written.read_text(encoding="utf-8"))
     else:
@@ -50,19 +43,20 @@ def _compressed(name: str, data: str, config: CC, kept: dict) -> nn.Module:
         batches = loader(kept["plain"], 128 if data.startswith("cifar") else 256, False, 4)
         made = {layer: asdict(left) for layer, left in plan(copy.deepcopy(model).to(device), batches, config).items()}
         write_json(written, made)
-    return compact(model, made)
+    return narrowed(model, made)
 
 
 def _recipe(name: str, data: str, dense: bool) -> Recipe:
     cifar, kept = data.startswith("cifar"), {}
-    epochs, rate = (300, 0.1) if cifar else (90, 0.1 if dense else 0.01)
-    build = NETWORKS[name][0] if dense else functools.partial(_compressed, name, data, CC(), kept)
+    epochs, lr = (300, 0.1) if cifar else (90, 0.1 if dense else 0.01)
+    build = NETWORKS[name].build if dense else functools.partial(_compressed, name, data, CC(), kept)
     return Recipe(data=data, build=build, epochs=epochs, batch=128 if cifar else 256, weight_decay=1e-4,
-                  lr=steps(rate, (150, 225) if cifar else (30, 60)), read=_read(data, kept),
-                  augment=functools.partial(crop_and_flip, pad=8) if cifar else None, optimizer=None if dense else clipped)
+                  lr=steps(lr, (150, 225) if cifar else (30, 60)), read=_read(data, kept),
+                  augment=functools.partial(crop_and_flip, pad=8) if cifar else None, optimizer=None if dense else clipped_sgd)
 
 
 #: Training of the dense networks, and compression with fine-tuning. Schedules of ImageNet are ours; the code states none.
 RECIPES: dict[str, Callable[[], Recipe]] = {
     f"{name}-{which}{data}": functools.partial(_recipe, name, data, which == "dense-")
-    for name, (_, side) in NETWORKS.items() for data in ["cifar10" if side == 32 else "imagenet"] for which in ("dense-", "")}
+    for name, made in NETWORKS.items() for data in ["cifar10" if made.shape[1] == 32 else "imagenet"]
+    for which in ("dense-", "")}
