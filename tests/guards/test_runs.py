@@ -9,8 +9,10 @@ import sys
 import time
 
 import pytest
+from toy_chapters import RECORD, write_chapter
 
 from papernets.press import Run, RunError, run_chapter, run_chapters
+from papernets.press._run import longest_first
 
 pytestmark = pytest.mark.xdist_group("kernels")
 
@@ -21,7 +23,8 @@ def test_a_whole_chapter_passes_and_leaves_its_results(toy):
     found = json.loads(run.results.read_text())
     assert {row["id"]: row["verdict"] for row in found["claims"]} == {"sum": "reproduced", "effect": "open"}
     assert found["schema"] == 1 and found["chapter"] == "01-toy" and found["profile"] == "quick"
-    assert set(found["made_by"]) == {"hash", "versions", "machine", "seconds"}
+    assert set(found["made_by"]) == {"hash", "versions", "machine", "seconds", "cpu_seconds"}
+    assert 0.1 < found["made_by"]["cpu_seconds"] < 60
     assert "injected-parameters" not in run.notebook.read_text()
     assert run_chapter("toy", "quick").cached
 
@@ -157,17 +160,33 @@ def test_runs_killed_at_random_moments_leave_nothing_half_written(toy):
 
 def test_several_chapters_run_in_processes_of_their_own_and_one_failure_stops_no_other(toy):
     root = toy()
-    papers, notebooks = root / "src" / "papernets" / "papers", root / "notebooks"
-    text = (papers / "toy" / "card.toml").read_text()
-    (papers / "other").mkdir()
-    (papers / "other" / "card.toml").write_text(text.replace("number = 1", "number = 2").replace('"toy"', '"other"'))
-    (papers / "other" / "__init__.py").write_text("")
-    notebook = (notebooks / "01-toy.ipynb").read_text()
-    (notebooks / "02-other.ipynb").write_text(notebook.replace('Chapter(\\"toy\\"', 'Chapter(\\"other\\"').replace(
-        'toylib.VALUE', '7'))
-    heard = []
-    results = run_chapters(["01-toy", "02-other"], "quick", jobs=2, report=heard.append)
-    assert len(results) == len(heard) == 2
-    failed = [result for result in results if isinstance(result, RunError)]
-    assert len(failed) == 1 and "02-other: cell" in str(failed[0]) and "sum is 7" in str(failed[0])
-    assert [result.chapter for result in results if isinstance(result, Run)] == ["01-toy"]
+    write_chapter(root, 2, "other", record=RECORD.replace("toylib.VALUE", "7"))
+    begun, heard = [], []
+    results = run_chapters(["01-toy", "02-other"], "quick", jobs=2, begun=begun.append, report=heard.append)
+    assert results == heard and begun == ["01-toy", "02-other"]
+    by_chapter = {result.chapter: result for result in results}
+    assert isinstance(by_chapter["02-other"], RunError) and isinstance(by_chapter["01-toy"], Run)
+    assert "02-other: cell" in str(by_chapter["02-other"]) and "sum is 7" in str(by_chapter["02-other"])
+
+
+def test_a_process_that_is_killed_is_said_in_one_line(toy):
+    root = toy(extra="import os, signal\nos.kill(os.getppid(), signal.SIGKILL)")
+    write_chapter(root, 2, "other", start="", record="", close="")
+    with pytest.raises(RunError, match="was killed, perhaps for its memory; try --jobs 1"):
+        run_chapters(["01-toy", "02-other"], "quick", jobs=2)
+
+
+def test_the_longest_chapter_comes_first(toy):
+    root = toy()
+
+    def took(path, seconds):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"made_by": {"seconds": seconds}}))
+
+    for chapter, seconds in (("short", 9), ("long", 900), ("changed", 3)):
+        took(root / f"book/results/{chapter}.json", seconds)
+    took(root / "_build/chapters/book/changed/0123/results.json", 20)  # of its last run
+    took(root / "_build/chapters/book/short/0123/results.json", 8)
+    (root / "book/results/half.json").write_text("{")
+    assert longest_first(["short", "changed", "new", "long", "half"], "book") == ["new", "half", "long", "changed", "short"]
+    assert longest_first(["short", "changed", "long"], "quick") == ["long", "short", "changed"]

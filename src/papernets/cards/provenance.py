@@ -5,7 +5,6 @@ import copy
 import functools
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -14,6 +13,7 @@ from types import MappingProxyType
 
 from papernets.cards import Card, Comparison, FullClaim, card
 from papernets.tools import paths
+from papernets.tools.environment import cores
 
 _VERSIONS = ("torch", "numpy", "scipy", "numba", "scikit-learn", "scikit-image", "lightning-fabric", "torch-pruning",
              "plotly", "ipywidgets", "papermill")
@@ -30,9 +30,8 @@ def versions() -> dict[str, str]:
 @functools.cache
 def machine() -> str:
     """Cores and the widest vector unit, such as ``2 cores AVX-512``."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     import torch
-    return f"{cores} cores {torch.backends.cpu.get_cpu_capability().replace('AVX512', 'AVX-512')}"
+    return f"{cores()} cores {torch.backends.cpu.get_cpu_capability().replace('AVX512', 'AVX-512')}"
 
 
 #: Files of a paper's folder that decide no verdict: full-size runs, drawings and sentences, and what a user imports.

@@ -36,6 +36,7 @@ class Chapter:
             raise ValueError(f"seed is {seed!r}; it must be a whole number from 0")
         self.card, self.profile, self.seed = card(name), profile, seed
         self.claims = Claims(self.card, profile, self.evidence())
+        self.explorers: list[Explorer] = []
         self._figures = 0
         self._data: dict = {}
 
@@ -71,7 +72,8 @@ class Chapter:
 
     def explore(self, draw: Callable[..., go.Figure], alt: str, height: int = 460, **controls: Control) -> Explorer:
         """A figure with controls: live in JupyterLab, precomputed on the published page. ``draw(**values)`` draws it."""
-        return Explorer(draw, controls, alt, self._name(), height)
+        self.explorers.append(Explorer(draw, controls, alt, self._name(), height))
+        return self.explorers[-1]
 
     def judged(self) -> list[dict]:
         """The claims of the last evidence run; without one that is fresh, those that this run has recorded."""

@@ -160,7 +160,8 @@ class Claims:
         target = os.environ.get("PAPERNETS_RESULT")
         if target:
             write_json(Path(target), {"schema": 1, "chapter": self.card.chapter, "profile": self.profile, "seed": seed,
-                                      "machine": machine(), "claims": self.rows(), **({"data": data} if data else {})})
+                                      "machine": machine(), "cpu_seconds": round(sum(os.times()[:4]), 1),
+                                      "claims": self.rows(), **({"data": data} if data else {})})
 
 
 def _equal(value: float, pinned: float) -> bool:

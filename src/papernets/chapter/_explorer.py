@@ -49,6 +49,10 @@ class Slider:
     def start(self):
         return self.low if self.value is None else self.value
 
+    @property
+    def end(self):
+        return self.high
+
     def values(self) -> list:
         if self.page is not None:
             return list(self.page)
@@ -78,7 +82,7 @@ class Choice:
     def __init__(self, *options, label: str = "", value=None):
         if len(options) < 2 or len(set(options)) < len(options):
             raise ValueError(f"a choice needs at least two distinct options, got {options}")
-        self.options, self.label = options, label
+        self.options, self.label, self.end = options, label, options[-1]
         self.start = options[0] if value is None else value
         if self.start not in options:
             raise ValueError(f"{value!r} is not one of {options}")
@@ -160,6 +164,13 @@ class Explorer:
         box = widgets.VBox([*inputs.values(), view, message])
         box.inputs, box.view, box.message = inputs, view, message
         return box
+
+    def move_all(self) -> None:
+        """Move each control of the live face to its end; ``RuntimeError`` where a reader would see that a move fails."""
+        for key, control in self.controls.items():
+            self.widget.inputs[key].value = control.end
+            if self.widget.message.value:
+                raise RuntimeError(f"{self.name}: {key} at {control.end} gives {self.widget.message.value}")
 
     def page(self) -> str:
         """The published face: native inputs and the grid of all states, each as its difference from the first."""

@@ -61,7 +61,7 @@ def validate(chapter: Annotated[list[str] | None, typer.Option("--chapter", help
     """Run chapters with papermill and judge their claims. Evidence runs are written to book/results."""
     from papernets.cards import card
     from papernets.cards.present import counted, in_words
-    from papernets.press import Run, RunError, read_results, run_chapters
+    from papernets.press import Run, RunError, Watch, read_results, run_chapters
     from papernets.press._run import PROFILES
     from papernets.tools import paths
     from papernets.tools.files import write_text
@@ -71,6 +71,10 @@ def validate(chapter: Annotated[list[str] | None, typer.Option("--chapter", help
     rows = []
 
     def report(result: Run | RunError) -> None:
+        with watch.ended(result.chapter):
+            show(result)
+
+    def show(result: Run | RunError) -> None:
         if isinstance(result, RunError):
             err.print(f"failed  {result}", markup=False, highlight=False, soft_wrap=True)
             return
@@ -83,7 +87,9 @@ def validate(chapter: Annotated[list[str] | None, typer.Option("--chapter", help
             note = "unchanged" if result.cached else f"{found['made_by']['seconds']:.0f} s"
             out.print(f"ok      {result.chapter} ({profile}, {note}): {words}", highlight=False)
 
-    results = run_chapters(chosen, profile, seed, jobs=jobs, scheduler=scheduler, fresh=fresh, report=report)
+    with Watch(err, len(chosen)) as watch:
+        results = run_chapters(chosen, profile, seed, jobs=jobs, scheduler=scheduler, fresh=fresh, begun=watch.begun,
+                               report=report)
     if json_:
         print(json.dumps(rows, ensure_ascii=False))
     if any(isinstance(result, RunError) for result in results):
@@ -91,41 +97,41 @@ def validate(chapter: Annotated[list[str] | None, typer.Option("--chapter", help
 
 
 def site(chapters: Annotated[list[str] | None, typer.Argument(help="Numbers or slugs; all chapters if left out.")] = None,
-         jobs: Annotated[int, typer.Option(min=1, help="Chapters at a time.")] = 1,
+         jobs: Annotated[int | None, typer.Option(min=1, help="Chapters at a time; left out, one for each core.")] = None,
          profile: Annotated[str, typer.Option(help="book, or quick for a first look at the pages.")] = "book") -> None:
-    """Run every chapter that changed, check every claim, and build the book into _build/html."""
+    """Run every chapter that changed, check every claim, and build the book into _build/html (quick: _build/quick/html)."""
     from filelock import FileLock, Timeout
 
-    from papernets.press import Run, RunError, run_chapters
+    from papernets.press import Run, RunError, Watch, run_chapters
     from papernets.tools import paths
+    from papernets.tools.environment import cores
     if profile not in ("book", "quick"):
         raise ValueError(f"a site is made of runs of profile book or quick, not of {profile!r}")
-    chosen = _chosen(chapters or [])
-    paths.build().mkdir(exist_ok=True)
-    lock = FileLock(paths.build() / "lock")
+    chosen, jobs, folder = _chosen(chapters or []), jobs or cores(), paths.site(profile)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise RunError("another run is making the book; wait for it or stop it") from None
     with lock:
-        done = 0
-
-        def report(result: Run | RunError) -> None:
-            nonlocal done
-            done += 1
-            if isinstance(result, RunError):
-                err.print(f"[{done}/{len(chosen)}] failed  {result}", markup=False, highlight=False, soft_wrap=True)
-            else:
-                out.print(f"[{done}/{len(chosen)}] {result.chapter} {'unchanged' if result.cached else 'done'}",
-                          markup=False, highlight=False)
-
         out.print(f"Running {len(chosen)} chapter{'s' if len(chosen) > 1 else ''} (profile {profile})", highlight=False)
-        results = run_chapters(chosen, profile, jobs=jobs, report=report)
+        with Watch(err, len(chosen)) as watch:
+            def report(result: Run | RunError) -> None:
+                with watch.ended(result.chapter):
+                    at = f"[{watch.done}/{watch.total}]"
+                    if isinstance(result, RunError):
+                        err.print(f"{at} failed  {result}", markup=False, highlight=False, soft_wrap=True)
+                    else:
+                        how = "unchanged" if result.cached else f"done ({result.made_by['seconds']:.0f} s)"
+                        out.print(f"{at} {result.chapter} {how}", markup=False, highlight=False)
+
+            results = run_chapters(chosen, profile, jobs=jobs, begun=watch.begun, report=report)
         failed = [result for result in results if isinstance(result, RunError)]
         if failed:
             raise RunError(f"{len(failed)} of {len(chosen)} chapters failed; the site was not built")
         from papernets.press._site import make_site
-        page = make_site(results, lambda text: out.print(text, highlight=False))
+        page = make_site(results, profile, lambda text: out.print(text, highlight=False))
     out.print(f"Open {page}", highlight=False, soft_wrap=True)
 
 

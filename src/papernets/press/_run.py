@@ -6,20 +6,23 @@ one rename when everything in it is whole, so a run that is killed leaves nothin
 
 import contextlib
 import json
+import math
+import multiprocessing
 import os
 import shutil
-import sys
 import tempfile
 import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
 
-from papernets.cards import Card, card
+from papernets.cards import Card, Comparison, card
 from papernets.cards.provenance import own_hash, run_key, versions
 from papernets.tools import paths
 from papernets.tools.environment import cleaned
@@ -55,6 +58,8 @@ class _Kernels(AsyncKernelManager):
 class RunError(RuntimeError):
     """A chapter did not run as it must; the message names the chapter and the reason in one line."""
 
+    chapter = ""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -66,39 +71,89 @@ class Run:
     results: Path
     cached: bool
 
+    @property
+    def made_by(self) -> dict:
+        """What its results say of how they were made: hash, versions, machine, seconds, CPU seconds."""
+        return json.loads(self.results.read_text(encoding="utf-8"))["made_by"]
 
-def run_chapter(chapter: str, profile: str = "book", seed: int = 0, *, fresh: bool = False, progress: bool = False,
+
+def run_chapter(chapter: str, profile: str = "book", seed: int = 0, *, fresh: bool = False,
                 parameters: dict | None = None) -> Run:
     """Run one chapter, or find it done. ``RunError`` if anything in it fails or is left out."""
     if profile not in PROFILES:
         raise ValueError(f"profile {profile!r} is not known; choose from {', '.join(PROFILES)}")
     paper = card(chapter)
-    source = paths.notebook(paper.chapter)
-    if not source.exists():
+    if not paths.notebook(paper.chapter).exists():
         raise ValueError(f"chapter {paper.chapter} is planned and has no notebook yet")
-    parameters = {"profile": profile, "seed": seed, **(parameters or {})}
-    _check_parameters(source, parameters)
-    home = paths.build() / "chapters" / profile / paper.chapter
-    key = run_key(paper, profile, seed)
-    done = home / key
+    done = _home(paper.chapter, profile) / run_key(paper, profile, seed)
     if not fresh and (done / "results.json").exists():
+        _check_parameters(paths.notebook(paper.chapter), {"profile", "seed", *(parameters or ())})
         return Run(paper.chapter, profile, done / "notebook.ipynb", done / "results.json", True)
-    home.mkdir(parents=True, exist_ok=True)
-    for left in home.glob("part-*"):  # of runs that were killed
-        if not _alive(left):
-            shutil.rmtree(left, ignore_errors=True)
-    part = Path(tempfile.mkdtemp(prefix=f"part-{os.getpid()}-", dir=home))
-    try:
-        _execute(paper, source, part, parameters, profile, progress)
+    with Making(paper, profile, seed, parameters) as making:
+        return making.finish(_execute(making))
+
+
+def _home(chapter: str, profile: str) -> Path:
+    """The folder of a chapter's runs: the one that is whole, and those that are being made."""
+    return paths.build() / "chapters" / profile / chapter
+
+
+class Making:
+    """A run that is being made, by whoever executes the cells. It counts only after ``finish``, which checks it.
+
+    ``parameters`` are those of the notebook, ``environment`` is what its kernel must see (``None`` for what it must not).
+    """
+
+    def __init__(self, paper: Card | Comparison, profile: str, seed: int = 0, parameters: dict | None = None):
+        self.paper, self.profile, self.source = paper, profile, paths.notebook(paper.chapter)
+        self.parameters = {"profile": profile, "seed": seed, **(parameters or {})}
+        _check_parameters(self.source, self.parameters)
+        self._home = _home(paper.chapter, profile)
+        self._done = self._home / run_key(paper, profile, seed)
+        self._home.mkdir(parents=True, exist_ok=True)
+        for left in self._home.glob("part-*"):  # of runs that were killed
+            if not _alive(left):
+                shutil.rmtree(left, ignore_errors=True)
+        self.part = Path(tempfile.mkdtemp(prefix=f"part-{os.getpid()}-", dir=self._home))
+        self._raw = self.part / "raw.json"
+        self.environment = {
+            **dict.fromkeys(cleaned(os.environ)[1]),  # chapters measure, too, and on one thread
+            "PAPERNETS_RESULT": str(self._raw), "PAPERNETS_ROOT": str(paths.root()),
+            "PAPERNETS_BOOK": None if profile == "evidence" else "1",  # its outputs can become a page
+            **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")}
+        self._start, self._made_from = time.monotonic(), own_hash(paper)  # before: a file may be edited while a run goes on
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.drop()
+
+    def drop(self) -> None:
+        """Remove what is not finished."""
+        shutil.rmtree(self.part, ignore_errors=True)
+
+    def finish(self, notebook) -> Run:
+        """Check the executed ``notebook`` and its results and put both in their place; ``RunError`` says what is wrong."""
+        chapter, done = self.paper.chapter, self._done
+        _check_executed(chapter, notebook)
+        try:
+            found = json.loads(self._raw.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RunError(f"{chapter}: the run left no results; the last code cell must be chapter.close()") from None
+        _check_results(self.paper, found)
+        self._raw.unlink()
+        _write_notebook(self.part / "notebook.ipynb", notebook)
+        found["made_by"] = {"hash": self._made_from, "versions": versions(), "machine": found.pop("machine"),
+                            "seconds": round(time.monotonic() - self._start, 1), "cpu_seconds": found.pop("cpu_seconds")}
+        write_json(self.part / "results.json", found)
         if done.exists():
             shutil.rmtree(done)
-        os.rename(part, done)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    for old in home.iterdir():
-        if old != done and not old.name.startswith("part-"):
-            shutil.rmtree(old, ignore_errors=True)
-    return Run(paper.chapter, profile, done / "notebook.ipynb", done / "results.json", False)
+        os.rename(self.part, done)
+        for old in self._home.iterdir():
+            if old != done and not old.name.startswith("part-"):
+                shutil.rmtree(old, ignore_errors=True)
+        return Run(chapter, self.profile, done / "notebook.ipynb", done / "results.json", False)
 
 
 def _alive(part: Path) -> bool:
@@ -111,7 +166,7 @@ def _alive(part: Path) -> bool:
     return True
 
 
-def _check_parameters(source: Path, parameters: dict) -> None:
+def _check_parameters(source: Path, parameters: Iterable[str]) -> None:
     """A misspelt parameter is an error here; papermill only logs it."""
     known = papermill.inspect_notebook(str(source))
     if not known:
@@ -121,39 +176,20 @@ def _check_parameters(source: Path, parameters: dict) -> None:
             raise RunError(f"{source.stem}: {name!r} is no parameter of the notebook; it has {', '.join(known)}")
 
 
-def _execute(paper: Card, source: Path, part: Path, parameters: dict, profile: str, progress: bool) -> None:
-    output, raw = part / "notebook.ipynb", part / "raw.json"
-    start, made_from = time.monotonic(), own_hash(paper)  # before: a file may be edited while a long run goes on
-    environment = {**dict.fromkeys(cleaned(os.environ)[1]),  # chapters measure, too, and on one thread
-                   "PAPERNETS_RESULT": str(raw), "PAPERNETS_ROOT": str(paths.root()),
-                   "PAPERNETS_BOOK": None if profile == "evidence" else "1",  # its outputs can become a page
-                   **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")}
-    with _environment(environment):
+def _execute(making: Making):
+    """The notebook with its outputs, by papermill."""
+    chapter, output = making.paper.chapter, making.part / "notebook.ipynb"
+    with environment(making.environment):
         try:
             papermill.execute_notebook(
-                str(source), str(output), parameters, cwd=str(source.parent), kernel_name="python3", log_output=False,
-                progress_bar={"desc": paper.chapter, "leave": False} if progress else False,
-                execution_timeout=TIMEOUT[profile], request_save_on_cell_execute=False,
-                kernel_manager_class=_Kernels,
-                extra_arguments=["--log-level=50"])
+                str(making.source), str(output), making.parameters, cwd=str(making.source.parent), kernel_name="python3",
+                log_output=False, progress_bar=False, execution_timeout=TIMEOUT[making.profile],
+                request_save_on_cell_execute=False, kernel_manager_class=_Kernels, extra_arguments=["--log-level=50"])
         except PapermillExecutionError as error:
-            raise RunError(f"{paper.chapter}: cell {error.exec_count} raised {error.ename}: {error.evalue}") from None
+            raise RunError(f"{chapter}: cell {error.exec_count} raised {error.ename}: {error.evalue}") from None
         except Exception as error:
-            if isinstance(error, KeyboardInterrupt):
-                raise
-            raise RunError(f"{paper.chapter}: {type(error).__name__}: {error}") from None
-    notebook = nbformat.read(output, 4)
-    _check_executed(paper.chapter, notebook)
-    try:
-        found = json.loads(raw.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(f"{paper.chapter}: the run left no results; the last code cell must be chapter.close()") from None
-    _check_results(paper, found)
-    raw.unlink()
-    _write_notebook(output, notebook)
-    found["made_by"] = {"hash": made_from, "versions": versions(), "machine": found.pop("machine"),
-                        "seconds": round(time.monotonic() - start, 1)}
-    write_json(part / "results.json", found)
+            raise RunError(f"{chapter}: {type(error).__name__}: {error}") from None
+    return nbformat.read(output, 4)
 
 
 def _check_executed(chapter: str, notebook) -> None:
@@ -178,7 +214,7 @@ def _widget_outputs(notebook) -> Iterator[dict]:
             yield from model.get("state", {}).get("outputs", ())
 
 
-def _check_results(paper: Card, found: dict) -> None:
+def _check_results(paper: Card | Comparison, found: dict) -> None:
     recorded = [row["id"] for row in found["claims"]]
     missing = [claim.id for claim in paper.claims if claim.id not in recorded]
     if missing:
@@ -195,21 +231,23 @@ def renew_outputs(chapter: str) -> Path:
     run = run_chapter(chapter, "quick")
     executed = {cell.id: cell for cell in nbformat.read(run.notebook, 4).cells}
     notebook = nbformat.read(source, 4)
-    for index, cell in enumerate(cell for cell in notebook.cells if cell.cell_type == "code"):
+    for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
         checked = "nbval-check-output" in cell.metadata.get("tags", [])
         cell.outputs = executed[cell.id].outputs if checked else []
-        cell.execution_count = index + 1 if checked else None
-        for output in cell.outputs:
-            if "execution_count" in output:
-                output.execution_count = index + 1
+        cell.execution_count = executed[cell.id].execution_count if checked else None
     notebook.metadata.pop("widgets", None)
     write_text(source, nbformat.writes(notebook) + "\n")
     return source
 
 
 def _write_notebook(path: Path, notebook) -> None:
-    """Without the injected cell and papermill's own notes: they belong to the run and not to the page."""
+    """Numbered from 1, without the injected cell and papermill's own notes: they belong to the run and not to the page."""
     notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    for count, cell in enumerate((cell for cell in notebook.cells if cell.cell_type == "code"), 1):
+        cell.execution_count = count
+        for output in cell.outputs:
+            if "execution_count" in output:
+                output.execution_count = count
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
@@ -218,7 +256,7 @@ def _write_notebook(path: Path, notebook) -> None:
 
 
 @contextlib.contextmanager
-def _environment(values: dict[str, str | None]):
+def environment(values: dict[str, str | None]):
     before = {name: os.environ.get(name) for name in values}
 
     def put(wanted):
@@ -236,41 +274,59 @@ def _environment(values: dict[str, str | None]):
 
 
 def run_chapters(chapters: Iterable[str], profile: str, seed: int = 0, *, jobs: int = 1, scheduler: str | None = None,
-                 fresh: bool = False, report: Callable[[Run | RunError], None] | None = None) -> list[Run | RunError]:
-    """Run several chapters and keep going past one that fails. ``report`` hears of each as it ends.
+                 fresh: bool = False, begun: Callable[[str], None] | None = None,
+                 report: Callable[[Run | RunError], None] | None = None) -> list[Run | RunError]:
+    """Run several chapters and keep going past one that fails. ``begun`` and ``report`` hear of each as it begins and ends.
 
-    With ``jobs`` they run in local processes; with a ``scheduler`` its address goes to the chapters, which spread their
-    seeds over that Dask cluster.
+    Several ``jobs`` are local processes, and the longest chapter comes first; the address of a ``scheduler`` goes to the
+    chapters, which spread their seeds over that Dask cluster.
     """
-    chapters = list(chapters)
-    tell = report or (lambda _: None)
+    chapters, begun, report = list(chapters), begun or (lambda _: None), report or (lambda _: None)
+    jobs = min(jobs, len(chapters))
     found: list[Run | RunError] = []
-    with _environment({"PAPERNETS_SCHEDULER": scheduler, "PAPERNETS_JOBS": "1" if jobs > 1 else None}):
-        if jobs == 1 or len(chapters) < 2:
-            results: Iterable = (_try(chapter, profile, seed, fresh, sys.stderr.isatty()) for chapter in chapters)
-        else:
-            import joblib
-            results = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(
-                joblib.delayed(_try_elsewhere)(_ours(), chapter, profile, seed, fresh) for chapter in chapters)
-        for result in results:
-            tell(result)
+    with environment({"PAPERNETS_SCHEDULER": scheduler, "PAPERNETS_JOBS": "1" if jobs > 1 else None}):
+        for result in (_in_turn(chapters, begun, profile, seed, fresh) if jobs == 1 else
+                       _side_by_side(longest_first(chapters, profile), jobs, begun, profile, seed, fresh)):
+            report(result)
             found.append(result)
     return found
 
 
-def _ours() -> dict[str, str | None]:
-    """Our settings in the environment; a process that joblib keeps for later work still has those it was started with."""
-    return {name: value for name, value in os.environ.items() if name.startswith("PAPERNETS_")}
+def longest_first(chapters: Iterable[str], profile: str) -> list[str]:
+    """By the seconds of the last run; where there is none, of the committed evidence. A chapter never run may be long."""
+    def seconds(chapter: str) -> float:
+        for file in (*_home(chapter, profile).glob("*/results.json"), paths.results() / f"{chapter}.json"):
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                return json.loads(file.read_text(encoding="utf-8"))["made_by"]["seconds"]
+        return math.inf
+
+    return sorted(chapters, key=seconds, reverse=True)
 
 
-def _try_elsewhere(settings: dict, chapter: str, profile: str, seed: int, fresh: bool) -> Run | RunError:
-    stale = {name: None for name in _ours() if name not in settings}
-    with _environment({**stale, **settings}):
-        return _try(chapter, profile, seed, fresh, False)
+def _in_turn(chapters: Iterable[str], begun: Callable[[str], None], *settings) -> Iterator[Run | RunError]:
+    for chapter in chapters:
+        begun(chapter)
+        yield _try(chapter, *settings)
 
 
-def _try(chapter: str, profile: str, seed: int, fresh: bool, progress: bool) -> Run | RunError:
+def _side_by_side(chapters: list[str], jobs: int, begun: Callable[[str], None], *settings) -> Iterator[Run | RunError]:
+    """Each in a process of its own; no more are handed out than run, so what has begun is known."""
+    running: set[Future] = set()
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:  # a fork would copy locks of our threads
+        while chapters or running:
+            while chapters and len(running) < jobs:
+                begun(chapters[0])
+                running.add(pool.submit(_try, chapters.pop(0), *settings))
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            try:
+                yield from (future.result() for future in done)
+            except BrokenProcessPool:
+                raise RunError("a process that ran a chapter was killed, perhaps for its memory; try --jobs 1") from None
+
+
+def _try(chapter: str, profile: str, seed: int, fresh: bool) -> Run | RunError:
     try:
-        return run_chapter(chapter, profile, seed, fresh=fresh, progress=progress)
+        return run_chapter(chapter, profile, seed, fresh=fresh)
     except RunError as error:
+        error.chapter = chapter
         return error

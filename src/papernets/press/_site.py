@@ -33,9 +33,9 @@ from papernets.tools.files import write_text
 _STAMP = ".made-from"
 
 
-def make_site(runs: Iterable[Run], tell: Callable[[str], None] = lambda _: None) -> Path:
-    """Build ``_build/html`` from executed chapters and return its front page. Nothing to do takes no time."""
-    root, build = paths.root(), paths.build()
+def make_site(runs: Iterable[Run], profile: str = "book", tell: Callable[[str], None] = lambda _: None) -> Path:
+    """Build ``html`` in the folder of the profile and return its front page. Nothing to do takes no time."""
+    root, build = paths.root(), paths.site(profile)
     stage = build / "stage"
     shutil.rmtree(stage, ignore_errors=True)
     found = statuses()

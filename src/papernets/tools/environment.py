@@ -1,5 +1,9 @@
-"""Variables of the environment that make the libraries we measure against slower, or faster, than they are by themselves."""
+"""What this process may use and is told: its cores, and the variables that steer the libraries we measure against.
 
+Those make the libraries slower, or faster, than they are by themselves.
+"""
+
+import os
 from collections.abc import Mapping
 
 #: What the names of such variables begin with.
@@ -12,3 +16,8 @@ def cleaned(environment: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     """``environment`` without the variables that steer libraries, and their names."""
     removed = sorted(name for name in environment if name.startswith(STEERING) and name not in HARMLESS)
     return {name: value for name, value in environment.items() if name not in removed}, removed
+
+
+def cores() -> int:
+    """How many cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

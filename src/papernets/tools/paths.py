@@ -27,6 +27,11 @@ def build() -> Path:
     return root() / "_build"
 
 
+def site(profile: str) -> Path:
+    """Where a site is made: the book at the top, one of quick runs in a folder of its own, so that it leaves the book alone."""
+    return build() if profile == "book" else build() / profile
+
+
 def results() -> Path:
     """The committed evidence, one file a chapter."""
     return root() / "book" / "results"
