@@ -72,7 +72,7 @@ class Chapter:
 
     def explore(self, draw: Callable[..., go.Figure], alt: str, height: int = 460, **controls: Control) -> Explorer:
         """A figure with controls: live in JupyterLab, precomputed on the published page. ``draw(**values)`` draws it."""
-        self.explorers.append(Explorer(draw, controls, alt, self._name(), height))
+        self.explorers.append(Explorer(draw, controls, alt, self._name(), height, few=self.profile == "quick"))
         return self.explorers[-1]
 
     def judged(self) -> list[dict]:
@@ -98,7 +98,7 @@ class Chapter:
 
     def evidence(self) -> list[dict]:
         """The committed claims of the last evidence run; empty if there is none, or if it is of another method."""
-        return self._evidence().get("claims", [])
+        return self._committed.get("claims", [])
 
     def keep(self, name: str, value):
         """Keep ``value`` (as JSON) with the results, for figures of the page; gives back that of the last evidence run.
@@ -106,10 +106,11 @@ class Chapter:
         Without a fresh evidence run, and in one, it is ``value`` itself that comes back.
         """
         self._data[name] = json.loads(json.dumps(value))
-        committed = {} if self.profile == "evidence" else self._evidence().get("data", {})
+        committed = {} if self.profile == "evidence" else self._committed.get("data", {})
         return committed.get(name, self._data[name])
 
-    def _evidence(self) -> dict:
+    @functools.cached_property
+    def _committed(self) -> dict:
         with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
             found = json.loads((paths.results() / f"{self.card.chapter}.json").read_text(encoding="utf-8"))
             if found["profile"] == "evidence" and found["made_by"]["hash"] == own_hash(self.card):

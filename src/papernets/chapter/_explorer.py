@@ -7,6 +7,7 @@ runs for a grid of values while the book is made, and the page's script shows th
 import html
 import itertools
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -67,8 +68,7 @@ class Slider:
                     description=self.label or name, continuous_update=True, style={"description_width": "initial"},
                     layout=widgets.Layout(width="95%", max_width="520px"))
 
-    def page_input(self, id: str, name: str) -> str:
-        values = self.values()
+    def page_input(self, id: str, name: str, values: list) -> str:
         at = _index(values, self.start)
         label = html.escape(self.label or name)
         return (f'<label for="{id}">{label}</label><input type="range" id="{id}" data-control="{name}" min="0" '
@@ -94,9 +94,9 @@ class Choice:
         return widgets.ToggleButtons(options=self.options, value=self.start, description=self.label or name,
                                      style={"description_width": "initial", "button_width": "auto"})
 
-    def page_input(self, id: str, name: str) -> str:
+    def page_input(self, id: str, name: str, values: list) -> str:
         options = "".join(f'<option value="{i}"{" selected" if option == self.start else ""}>{html.escape(str(option))}'
-                          "</option>" for i, option in enumerate(self.options))
+                          "</option>" for i, option in enumerate(values))
         return (f'<label for="{id}">{html.escape(self.label or name)}</label>'
                 f'<select id="{id}" data-control="{name}">{options}</select><output></output>')
 
@@ -110,7 +110,7 @@ class Toggle(Choice):
     def widget(self, name: str):
         return widgets.Checkbox(value=self.start, description=self.label or name, indent=False)
 
-    def page_input(self, id: str, name: str) -> str:
+    def page_input(self, id: str, name: str, values: list) -> str:
         return (f'<label for="{id}">{html.escape(self.label or name)}</label><input type="checkbox" id="{id}" '
                 f'data-control="{name}"{" checked" if self.start else ""}><output></output>')
 
@@ -119,15 +119,18 @@ Control = Slider | Choice | Toggle
 
 
 class Explorer:
-    """Made by ``Chapter.explore``. ``controls`` maps the arguments of ``draw`` to sliders, choices and toggles."""
+    """Made by ``Chapter.explore``. ``controls`` maps the arguments of ``draw`` to sliders, choices and toggles.
+
+    With ``few`` the page has two values of each control, for a quick run.
+    """
 
     def __init__(self, draw: Callable[..., go.Figure], controls: Mapping[str, Control], alt: str, name: str,
-                 height: int = 460):
+                 height: int = 460, few: bool = False):
         if not controls:
             raise ValueError("an explorer needs at least one control; a figure without any is chapter.figure")
         if not alt.strip():
             raise ValueError("alt is empty; it says in a sentence what the figure shows")
-        self.draw, self.controls, self.alt, self.name, self.height = draw, dict(controls), alt, name, height
+        self.draw, self.controls, self.alt, self.name, self.height, self.few = draw, dict(controls), alt, name, height, few
         self._widget: widgets.Widget | None = None
         self.state(**{key: control.start for key, control in self.controls.items()})  # an error shows here, not in a widget
 
@@ -166,20 +169,22 @@ class Explorer:
         return box
 
     def move_all(self) -> None:
-        """Move each control of the live face to its end; ``RuntimeError`` where a reader would see that a move fails."""
+        """Move each control of the live face through its values; ``RuntimeError`` where a reader would see that one fails."""
         for key, control in self.controls.items():
-            self.widget.inputs[key].value = control.end
-            if self.widget.message.value:
-                raise RuntimeError(f"{self.name}: {key} at {control.end} gives {self.widget.message.value}")
+            for value in (*control.values(), control.end, control.start):
+                self.widget.inputs[key].value = value
+                if self.widget.message.value:
+                    raise RuntimeError(f"{self.name}: {key} at {value} gives {self.widget.message.value}")
 
     def page(self) -> str:
         """The published face: native inputs and the grid of all states, each as its difference from the first."""
         values = {key: control.values() for key, control in self.controls.items()}
-        count = 1
-        for options in values.values():
-            count *= len(options)
+        count = math.prod(map(len, values.values()))
         if count > STATES:
             raise ValueError(f"{self.name}: {count} states on the page, at most {STATES}; give sliders fewer page values")
+        if self.few:
+            values = {key: _two(options, self.controls[key].start) for key, options in values.items()}
+            count = math.prod(map(len, values.values()))
         shown = {key: options for key, options in values.items() if len(options) > 1}
         paths, pool, states, base = _Pool(), _Pool(), [], None
         for combination in itertools.product(*values.values()):
@@ -190,8 +195,8 @@ class Explorer:
                            for part in (paths.index(path), pool.index(value))])
         labels = {key: [_label(value) for value in options] for key, options in shown.items()}
         payload = {"figure": base, "controls": labels, "paths": paths.items, "pool": pool.items, "states": states}
-        controls = "".join(f'<div class="pn-control">{self.controls[key].page_input(f"{self.name}-{key}", key)}</div>'
-                           for key in shown)
+        controls = "".join(f'<div class="pn-control">{self.controls[key].page_input(f"{self.name}-{key}", key, options)}'
+                           "</div>" for key, options in shown.items())
         thinned = any(getattr(control, "page", None) is not None for control in self.controls.values())
         note = f"Precomputed for {count} states; in JupyterLab the same figure takes any value." if thinned else ""
         found = page_html(self.name, self.alt, self.height, payload, f'<div class="pn-controls">{controls}</div>', note)
@@ -252,6 +257,12 @@ def _changes(base, figure, path):
             yield from _changes(one, other, (*path, index))
     elif base != figure:
         yield list(path), figure
+
+
+def _two(values: list, start) -> list:
+    """Of ``values`` that of the ``start`` and the last; if they are one, the first and the last."""
+    first = values[values.index(start) if start in values else _index(values, start)]
+    return list(dict.fromkeys((first if first != values[-1] else values[0], values[-1])))
 
 
 def _index(values: list, wanted) -> int:
