@@ -22,13 +22,14 @@ $(STAMP): pyproject.toml constraints.txt
 book: $(STAMP)
 	@$(BIN)/papernets site $(CHAPTERS)
 
+# Each notebook is executed once, by nbval, as a quick run of the press; the page tests look at pages made of these runs.
 # A notebook stays in one process. No more than two at a time: nbval gives a kernel five seconds to send its output.
 # Torch on one thread in each process: two processes with two threads each would wait for one another.
 test: export OMP_NUM_THREADS = 1
 test: $(STAMP)
 	$(BIN)/ruff check .
+	cd notebooks && ../$(BIN)/python -m pytest -c ../pyproject.toml --rootdir .. -n 2 --dist loadfile -p no:cacheprovider -p papernets.press.nbval_runs --nbval-lax --nbval-current-env --nbval-cell-timeout 300 .
 	$(BIN)/python -m pytest -n 2 --dist loadgroup tests
-	cd notebooks && ../$(BIN)/python -m pytest -c ../pyproject.toml --rootdir .. -n 2 --dist loadfile -p no:cacheprovider --nbval-lax --nbval-current-env --nbval-cell-timeout 300 .
 
 lab: $(STAMP)
 	@$(BIN)/papernets lab
