@@ -23,7 +23,8 @@ def test_a_whole_chapter_passes_and_leaves_its_results(toy):
     found = json.loads(run.results.read_text())
     assert {row["id"]: row["verdict"] for row in found["claims"]} == {"sum": "reproduced", "effect": "open"}
     assert found["schema"] == 1 and found["chapter"] == "01-toy" and found["profile"] == "quick"
-    assert set(found["made_by"]) == {"hash", "versions", "machine", "seconds", "cpu_seconds"}
+    assert set(found["made_by"]) == {"hash", "versions", "machine", "seconds", "cpu_seconds", "alone"}
+    assert run.made_by["alone"] is True
     assert 0.1 < found["made_by"]["cpu_seconds"] < 60
     assert "injected-parameters" not in run.notebook.read_text()
     assert run_chapter("toy", "quick").cached
@@ -166,6 +167,7 @@ def test_several_chapters_run_in_processes_of_their_own_and_one_failure_stops_no
     assert results == heard and begun == ["01-toy", "02-other"]
     by_chapter = {result.chapter: result for result in results}
     assert isinstance(by_chapter["02-other"], RunError) and isinstance(by_chapter["01-toy"], Run)
+    assert not by_chapter["01-toy"].made_by["alone"]
     assert "02-other: cell" in str(by_chapter["02-other"]) and "sum is 7" in str(by_chapter["02-other"])
 
 

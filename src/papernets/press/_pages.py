@@ -1,7 +1,7 @@
 """Pages and parts of pages that are made from the cards and the results."""
 
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from papernets.cards import FAMILIES
 from papernets.cards.present import (
@@ -113,6 +113,13 @@ def results_html(found: Iterable[Status], built: frozenset[str]) -> str:
 
 def chapter_header(one: Status) -> str:
     return header_html(one.card, list(one.claims), one.state == "stale")
+
+
+def run_note(made_by: Mapping) -> str:
+    """How the times on a page were measured that are of its own run."""
+    beside = "and no other chapter ran beside it" if made_by["alone"] else "while other chapters ran on the other cores"
+    return (f'<p class="pn-note">The run that made this page used one thread of a machine with {made_by["machine"]}, {beside}. '
+            "What it timed was timed so.</p>")
 
 
 def readme_table(found: Iterable[Status]) -> str:

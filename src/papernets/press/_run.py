@@ -73,13 +73,16 @@ class Run:
 
     @property
     def made_by(self) -> dict:
-        """What its results say of how they were made: hash, versions, machine, seconds, CPU seconds."""
+        """How its results were made: hash, versions, machine, seconds, CPU seconds, and whether no chapter ran beside it."""
         return json.loads(self.results.read_text(encoding="utf-8"))["made_by"]
 
 
-def run_chapter(chapter: str, profile: str = "book", seed: int = 0, *, fresh: bool = False,
-                parameters: dict | None = None) -> Run:
-    """Run one chapter, or find it done. ``RunError`` if anything in it fails or is left out."""
+def run_chapter(chapter: str, profile: str = "book", seed: int = 0, *, fresh: bool = False, parameters: dict | None = None,
+                alone: bool = True) -> Run:
+    """Run one chapter, or find it done. ``RunError`` if anything in it fails or is left out.
+
+    The results tell whether it was ``alone``: its page says so, since chapters measure times.
+    """
     if profile not in PROFILES:
         raise ValueError(f"profile {profile!r} is not known; choose from {', '.join(PROFILES)}")
     paper = card(chapter)
@@ -89,7 +92,7 @@ def run_chapter(chapter: str, profile: str = "book", seed: int = 0, *, fresh: bo
     if not fresh and (done / "results.json").exists():
         _check_parameters(paths.notebook(paper.chapter), {"profile", "seed", *(parameters or ())})
         return Run(paper.chapter, profile, done / "notebook.ipynb", done / "results.json", True)
-    with Making(paper, profile, seed, parameters) as making:
+    with Making(paper, profile, seed, parameters, alone=alone) as making:
         return making.finish(_execute(making))
 
 
@@ -104,8 +107,9 @@ class Making:
     ``parameters`` are those of the notebook, ``environment`` is what its kernel must see (``None`` for what it must not).
     """
 
-    def __init__(self, paper: Card | Comparison, profile: str, seed: int = 0, parameters: dict | None = None):
-        self.paper, self.profile, self.source = paper, profile, paths.notebook(paper.chapter)
+    def __init__(self, paper: Card | Comparison, profile: str, seed: int = 0, parameters: dict | None = None, *,
+                 alone: bool = True):
+        self.paper, self.profile, self.source, self._alone = paper, profile, paths.notebook(paper.chapter), alone
         self.parameters = {"profile": profile, "seed": seed, **(parameters or {})}
         _check_parameters(self.source, self.parameters)
         self._home = _home(paper.chapter, profile)
@@ -145,7 +149,8 @@ class Making:
         self._raw.unlink()
         _write_notebook(self.part / "notebook.ipynb", notebook)
         found["made_by"] = {"hash": self._made_from, "versions": versions(), "machine": found.pop("machine"),
-                            "seconds": round(time.monotonic() - self._start, 1), "cpu_seconds": found.pop("cpu_seconds")}
+                            "seconds": round(time.monotonic() - self._start, 1), "cpu_seconds": found.pop("cpu_seconds"),
+                            "alone": self._alone}
         write_json(self.part / "results.json", found)
         if done.exists():
             shutil.rmtree(done)
@@ -285,8 +290,8 @@ def run_chapters(chapters: Iterable[str], profile: str, seed: int = 0, *, jobs: 
     jobs = min(jobs, len(chapters))
     found: list[Run | RunError] = []
     with environment({"PAPERNETS_SCHEDULER": scheduler, "PAPERNETS_JOBS": "1" if jobs > 1 else None}):
-        for result in (_in_turn(chapters, begun, profile, seed, fresh) if jobs == 1 else
-                       _side_by_side(longest_first(chapters, profile), jobs, begun, profile, seed, fresh)):
+        for result in (_in_turn(chapters, begun, profile, seed, fresh, True) if jobs == 1 else
+                       _side_by_side(longest_first(chapters, profile), jobs, begun, profile, seed, fresh, False)):
             report(result)
             found.append(result)
     return found
@@ -324,9 +329,9 @@ def _side_by_side(chapters: list[str], jobs: int, begun: Callable[[str], None], 
                 raise RunError("a process that ran a chapter was killed, perhaps for its memory; try --jobs 1") from None
 
 
-def _try(chapter: str, profile: str, seed: int, fresh: bool) -> Run | RunError:
+def _try(chapter: str, profile: str, seed: int, fresh: bool, alone: bool) -> Run | RunError:
     try:
-        return run_chapter(chapter, profile, seed, fresh=fresh)
+        return run_chapter(chapter, profile, seed, fresh=fresh, alone=alone)
     except RunError as error:
         error.chapter = chapter
         return error

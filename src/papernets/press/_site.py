@@ -74,10 +74,8 @@ def _lay_out(root: Path, stage: Path, runs: list[Run], found: list[Status]) -> N
     (stage / "notebooks").mkdir()
     for run in runs:
         notebook = nbformat.read(run.notebook, 4)
-        header = nbformat.v4.new_markdown_cell(_pages.chapter_header(by_chapter[run.chapter]))
-        header.pop("id", None)  # a random one would make every build differ
-        header["id"] = "card"
-        notebook.cells.insert(1, header)
+        notebook.cells.insert(1, _markdown("card", _pages.chapter_header(by_chapter[run.chapter])))
+        notebook.cells.append(_markdown("run", _pages.run_note(run.made_by)))
         nbformat.write(notebook, stage / "notebooks" / f"{run.chapter}.ipynb")
         picture = _picture(notebook)
         if picture:
@@ -95,6 +93,12 @@ def _lay_out(root: Path, stage: Path, runs: list[Run], found: list[Status]) -> N
     shutil.copytree(_package("sphinx-mathjax-offline") / "static" / "mathjax", vendor / "mathjax",
                     ignore=_only_mathjax)
     shutil.copy(_package("plotly") / "package_data" / "plotly.min.js", vendor / "plotly.min.js")
+
+
+def _markdown(id: str, text: str):
+    cell = nbformat.v4.new_markdown_cell(text)
+    cell["id"] = id  # a random one would make every build differ
+    return cell
 
 
 def _package(name: str) -> Path:

@@ -7,6 +7,7 @@ the runner and puts what they gave where ``run_chapter`` finds it.
 """
 
 import copy
+import os
 from collections import defaultdict
 
 import nbformat
@@ -16,8 +17,8 @@ from nbval.plugin import IPyNbCell, IPyNbFile
 from papernets.cards import card
 from papernets.press._run import Making, RunError, environment
 
-#: CPU seconds that a quick run may take, with the start of its kernel and with its children.
-CPU_SECONDS = 10
+#: CPU seconds that a quick run may take, with the start of its kernel, the compilation of its numba kernels, and its children.
+CPU_SECONDS = 40
 
 
 @pytest.hookimpl(wrapper=True)
@@ -42,7 +43,7 @@ class Notebook(IPyNbFile):
 
     def setup(self):
         self.outputs = {}  # of the cells that ran to their end, by their id
-        self.making = Making(card(self.path.stem), "quick")
+        self.making = Making(card(self.path.stem), "quick", alone=os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1") == "1")
         with environment(self.making.environment):
             super().setup()
 
