@@ -178,6 +178,35 @@ def test_a_process_that_is_killed_is_said_in_one_line(toy):
         run_chapters(["01-toy", "02-other"], "quick", jobs=2)
 
 
+def is_a_group(pid):
+    try:
+        os.killpg(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_ctrl_c_ends_all_processes_without_a_traceback(toy):
+    root = toy(extra="import time\ntime.sleep(60)")
+    write_chapter(root, 2, "other", extra="import time\ntime.sleep(60)")
+    command = [sys.executable, "-m", "papernets", "validate", "--jobs", "2"]
+    running = subprocess.Popen(command, env={**os.environ, "PAPERNETS_ROOT": str(root)}, start_new_session=True, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        begin = time.monotonic()
+        while len(list((root / "_build").rglob("part-*"))) < 2 and time.monotonic() < begin + 120:
+            time.sleep(0.1)
+        os.killpg(running.pid, signal.SIGINT)  # a terminal tells the whole group
+        said, wrong = running.communicate(timeout=60)
+        assert (running.returncode, said) == (130, "") and len(wrong.splitlines()) < 2, wrong
+        begin = time.monotonic()
+        while is_a_group(running.pid) and time.monotonic() < begin + 30:
+            time.sleep(0.1)
+        assert not is_a_group(running.pid)  # nobody is left
+    finally:
+        running.kill()
+
+
 def test_the_longest_chapter_comes_first(toy):
     root = toy()
 

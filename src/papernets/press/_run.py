@@ -10,6 +10,7 @@ import math
 import multiprocessing
 import os
 import shutil
+import signal
 import tempfile
 import time
 import uuid
@@ -290,10 +291,11 @@ def run_chapters(chapters: Iterable[str], profile: str, seed: int = 0, *, jobs: 
     jobs = min(jobs, len(chapters))
     found: list[Run | RunError] = []
     with environment({"PAPERNETS_SCHEDULER": scheduler, "PAPERNETS_JOBS": "1" if jobs > 1 else None}):
-        for result in (_in_turn(chapters, begun, profile, seed, fresh, True) if jobs == 1 else
-                       _side_by_side(longest_first(chapters, profile), jobs, begun, profile, seed, fresh, False)):
-            report(result)
-            found.append(result)
+        with contextlib.closing(_in_turn(chapters, begun, profile, seed, fresh, True) if jobs == 1 else _side_by_side(
+                longest_first(chapters, profile), jobs, begun, profile, seed, fresh, False)) as results:
+            for result in results:
+                report(result)
+                found.append(result)
     return found
 
 
@@ -317,16 +319,21 @@ def _in_turn(chapters: Iterable[str], begun: Callable[[str], None], *settings) -
 def _side_by_side(chapters: list[str], jobs: int, begun: Callable[[str], None], *settings) -> Iterator[Run | RunError]:
     """Each in a process of its own; no more are handed out than run, so what has begun is known."""
     running: set[Future] = set()
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:  # a fork would copy locks of our threads
-        while chapters or running:
-            while chapters and len(running) < jobs:
-                begun(chapters[0])
-                running.add(pool.submit(_try, chapters.pop(0), *settings))
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            try:
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"),  # a fork would copy locks of our threads
+                             signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+        try:
+            while chapters or running:
+                while chapters and len(running) < jobs:
+                    begun(chapters[0])
+                    running.add(pool.submit(_try, chapters.pop(0), *settings))
+                done, running = wait(running, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in done)
-            except BrokenProcessPool:
-                raise RunError("a process that ran a chapter was killed, perhaps for its memory; try --jobs 1") from None
+        except BrokenProcessPool:
+            raise RunError("a process that ran a chapter was killed, perhaps for its memory; try --jobs 1") from None
+        except BaseException:  # Ctrl-C is for this process alone, which ends the others, and with each its kernel
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
 
 
 def _try(chapter: str, profile: str, seed: int, fresh: bool, alone: bool) -> Run | RunError:
