@@ -11,10 +11,10 @@ copied there first, a block of rows at a time, each register on a line of its ow
 from dataclasses import dataclass
 from functools import cache, cached_property
 
-import numba
 import numpy as np
 
 from papernets_kernels import _check, simd
+from papernets_kernels._compiled import compiled
 from papernets_kernels._tiles import widths
 
 
@@ -135,7 +135,7 @@ def _product(*widths: int):
     """The product for tiles of these widths, widest first."""
     widest, pair = widths[0], _pairs(*widths)
 
-    @numba.njit(nogil=True)
+    @compiled
     def product(first, last, x, values, columns, n, m, y):
         """Outputs ``first`` to ``last``, tile by tile of pixels, block by block of inputs; sums wait in memory in between."""
         inputs, pixels = x.shape
@@ -182,7 +182,7 @@ def _pairs(*widths: int):
     width = widths[0]
     line = simd.BYTES * width
 
-    @numba.njit(nogil=True)
+    @compiled
     def pair(wanted, x, weight, column, apart, count, wait, stage, out):
         sums, sums_apart = wait
         if stage & 1:
@@ -207,7 +207,7 @@ def _pairs(*widths: int):
         return pair
     others = _pairs(*widths[1:])
 
-    @numba.njit(nogil=True)
+    @compiled
     def choose(wanted, x, weight, column, apart, count, wait, stage, out):
         if wanted == width:
             pair(wanted, x, weight, column, apart, count, wait, stage, out)
