@@ -9,7 +9,7 @@ import pytest
 from papernets.cards import cards
 
 HEAVY = ("sklearn", "skimage", "lightning_fabric", "lightning_utilities", "torchmetrics", "pooch", "plotly", "torch_pruning",
-         "torch._dynamo", "IPython")
+         "torch._dynamo", "IPython", "scipy.signal")
 
 
 def loaded(statement: str) -> set[str]:
@@ -26,3 +26,10 @@ def test_importing_a_paper_loads_nothing_heavy(module):
 
 def test_a_heavy_import_is_seen():
     assert loaded("import papernets.papers.dcff.figures") >= {"plotly"}
+
+
+def test_training_loads_no_signal_processing():
+    fabric = "from papernets.tools.quick_imports import lightning_fabric; lightning_fabric()"
+    assert loaded(fabric) >= {"lightning_fabric", "torchmetrics"}
+    assert "scipy.signal" not in loaded(fabric)
+    assert "scipy.signal" in loaded(f"{fabric}; from scipy.signal import firwin; import torchmetrics.functional.audio")

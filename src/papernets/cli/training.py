@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from papernets.cli.console import Json, at_home, say
+from papernets.tools.quick_imports import lightning_fabric
 
 
 def train(slug: Annotated[str, typer.Argument(help="Paper, by number or slug.")],
@@ -57,9 +58,9 @@ def _recipe(name: str, config: str | None) -> tuple[str, Callable]:
 
 def _fabric(accelerator: str, devices: str, **options):
     """Lightning's Fabric, launched. ``ValueError`` if this machine cannot train so."""
-    from lightning_fabric import Fabric
     try:
-        fabric = Fabric(accelerator=accelerator, devices=devices if devices == "auto" else int(devices), **options)
+        devices = devices if devices == "auto" else int(devices)
+        fabric = lightning_fabric().Fabric(accelerator=accelerator, devices=devices, **options)
         fabric.launch()
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"cannot train on accelerator {accelerator} with devices {devices}: {error}") from None

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 CONVENTIONS = ("mac", "thop")
 
@@ -82,19 +83,40 @@ def count(model: nn.Module, example: torch.Tensor | tuple, convention: str = "ma
     return found
 
 
+def outline(build: Callable[[], nn.Module]) -> nn.Module:
+    """The network that ``build()`` makes, on the meta device: its layers and their shapes, in no time, and no weights."""
+    with torch.device("meta"), _NoNumbers():
+        return build()
+
+
+class _NoNumbers(TorchFunctionMode):
+    """On the meta device first weights are not drawn: torch takes a millisecond for each tensor that has none."""
+
+    def __torch_function__(self, function, kinds, arguments=(), named=None):
+        if function in _IN_PLACE and arguments[0].is_meta:
+            return arguments[0]
+        return function(*arguments, **(named or {}))
+
+
+_IN_PLACE = {torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.fill_, torch.Tensor.zero_, torch.Tensor.mul_,
+             torch.Tensor.add_, torch.Tensor.clamp_, torch.Tensor.erfinv_}
+
+
 @functools.cache
 def count_of(build: Callable[[], nn.Module], shape: tuple[int, ...], convention: str = "mac") -> dict[str, Count]:
     """``count`` of the network that ``build()`` makes, on one input of ``shape``; nothing is computed and no weight is made."""
     with torch.device("meta"):
-        return count(build(), torch.empty(1, *shape), convention)
+        return count(_outline(build), torch.empty(1, *shape), convention)
 
 
 @functools.cache
 def size_of(build: Callable[[], nn.Module], shape: tuple[int, ...], convention: str = "mac") -> dict[str, int]:
     """``macs`` and ``params`` of the network that ``build()`` makes, on one input of ``shape``; nothing is computed."""
-    with torch.device("meta"):
-        model = build()
-        return {"macs": macs(model, torch.empty(1, *shape), convention), "params": parameters(model)}
+    macs = sum(layer.macs for layer in count_of(build, shape, convention).values())
+    return {"macs": macs, "params": parameters(_outline(build))}
+
+
+_outline = functools.cache(outline)
 
 
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from papernets import check
+from papernets.measure import outline
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,8 @@ class Network:
 
     @property
     def outline(self) -> nn.Module:
-        """The network on the meta device: its layers and their shapes, in no time, and no weights."""
-        with torch.device("meta"):
-            return self.build()
+        """``outline(build)``."""
+        return outline(self.build)
 
 
 class Networks(dict[str, Network]):

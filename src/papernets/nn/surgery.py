@@ -7,11 +7,13 @@ is compared with the one before it in which the same filters were silenced.
 
 import copy
 import functools
+import itertools
 import warnings
 from collections.abc import Mapping
 
 import torch
 from torch import nn
+from torch.func import functional_call
 
 #: Layers that mix channels in a way that silencing does not undo; behind them only shapes can be compared.
 _MIXING = (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.Softmax, nn.LogSoftmax, nn.MultiheadAttention)
@@ -248,10 +250,17 @@ def _agree(silenced: nn.Module, narrow: nn.Module, example) -> bool:
     with torch.no_grad():
         generator = torch.Generator().manual_seed(0)
         x = torch.randn(example.shape, generator=generator).to(example)
-        one, other = (copy.deepcopy(model).double()(x.double()) for model in (silenced, narrow))
+        one, other = (_in_double(model, x) for model in (silenced, narrow))
     pairs = list(zip(_tensors(one), _tensors(other)))
     return all(a.shape != b.shape or torch.allclose(a, b, rtol=1e-6, atol=1e-9 + 1e-6 * float(a.abs().max()))
                for a, b in pairs)
+
+
+def _in_double(model: nn.Module, x: torch.Tensor):
+    """What ``model`` would compute in double precision, without a copy of its modules."""
+    tensors = dict(itertools.chain(model.named_parameters(), model.named_buffers()))
+    return functional_call(model, {name: value.double() if value.is_floating_point() else value.clone()
+                                   for name, value in tensors.items()}, x.double())
 
 
 def _tensors(outputs) -> list[torch.Tensor]:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 
 from papernets.measure import evaluating
+from papernets.tools.quick_imports import lightning_fabric
 from papernets.training._augment import RepeatedSampler
 from papernets.training._schedules import Schedule
 from papernets.training._seed import seed_everything
@@ -115,8 +116,7 @@ def fit(model: nn.Module, train: DataLoader, test: DataLoader | None, *, epochs:
     if every < 1:
         raise ValueError(f"every is {every}; the smallest number of epochs between two evaluations is 1")
     if fabric is None:
-        from lightning_fabric import Fabric
-        fabric = Fabric(accelerator="cpu", devices=1)
+        fabric = lightning_fabric().Fabric(accelerator="cpu", devices=1)
     plain = model
     if optimizer is None:
         optimizer = torch.optim.SGD(plain.parameters(), lr(0.0) or 1e-12, momentum=momentum, weight_decay=weight_decay)

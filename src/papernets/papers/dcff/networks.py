@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import torch
 from torch import nn
 
 from papernets.measure import size_of
@@ -78,8 +77,7 @@ FANS = {"resnet56": "fan_in", "resnet110": "fan_in", **dict.fromkeys((f"resnet50
 def fused(name: str) -> nn.Module:
     """The narrow network of ``name`` with its fused layers, ready to train. ``ValueError`` lists the names."""
     made = NETWORKS[name]
-    with torch.device("meta"):
-        wide = chosen(made.build(), nn.Conv2d, ignore=made.config.ignore, filter_fn=made.config.filter_fn)
+    wide = chosen(made.outline, nn.Conv2d, ignore=made.config.ignore, filter_fn=made.config.filter_fn)
     model = NARROW[name]()
     fuse_narrow_(model, {layer: module.out_channels for layer, module in wide.items()}, made.config)
     for module in model.modules():

@@ -23,8 +23,7 @@ def filter_costs() -> go.Figure:
     """What one filter of each convolution inside the blocks of ResNet-20 costs."""
     made = networks.NETWORKS["resnet20"]
     costs = count_of(made.build, made.shape)
-    with torch.device("meta"):
-        model = made.build()
+    model = made.outline
     inside = [name for name in costs if name.startswith("blocks.") and ".conv" in name]
     each = [costs[name].macs / model.get_submodule(name).out_channels / 1e3 for name in inside]
     figure = go.Figure(go.Bar(x=list(range(1, len(each) + 1)), y=each, marker=dict(color=BASELINE), showlegend=False,

@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from papernets.measure import count_of, size_of
+from papernets.measure import count_of, outline, size_of
 from papernets.nn import (
     DeiT,
     FasterRCNN,
@@ -50,10 +50,7 @@ CONFIGS = {
 }
 
 
-def _bare(build: Callable[[], nn.Module]) -> nn.Module:
-    """The network that ``build()`` makes, without numbers: its layers and their shapes."""
-    with torch.device("meta"):
-        return build().eval()
+_outline = functools.cache(outline)
 
 
 def _saved(layer: nn.Module, r: int) -> int:
@@ -68,7 +65,7 @@ def counts(name: str, config: LRPET) -> dict[str, float]:
     Batch norms are not counted. ``ValueError`` lists the networks.
     """
     made = NETWORKS[name]
-    model = _bare(made.build)
+    model = _outline(made.build)
     layers = {layer: cost for layer, cost in count_of(made.build, made.shape).items()
               if not isinstance(model.get_submodule(layer), nn.BatchNorm2d)}
     macs, params = sum(cost.macs for cost in layers.values()), sum(cost.parameters for cost in layers.values())
@@ -125,7 +122,7 @@ def vit_counts(classes: int, config: LRPET | None = None) -> dict[str, int]:
     width, depth, heads, pixels, patch = VIT
     build = functools.partial(_vit_of_pairs, classes, config)
     size, tokens = size_of(build, (3, pixels, pixels)), (pixels // patch) ** 2 + 1
-    parameters = _bare(build).named_parameters()
+    parameters = _outline(build).named_parameters()
     macs = size["macs"] + sum(len(b) for name, b in parameters if name.endswith("bias") and "norm" not in name)
     macs += 2 * width * (2 * depth * tokens + 1)  # layer norms; the last one reads a single token
     macs += depth * (2 * width * tokens + heads * tokens**2)  # GELU and softmax
@@ -141,7 +138,7 @@ def backbone_cut(name: str) -> float:
     """Per cent of the multiply-adds of a backbone that its pairs save: ``frcnn`` at 600 × 600, ``psp`` at 473 × 473."""
     build, side, config, part = {"frcnn": (FasterRCNN, 600, FRCNN_CONFIG, "features"),
                                  "psp": (PSPNet, 473, PSP_CONFIG, "backbone")}[name]
-    model, costs = _bare(build), count_of(functools.partial(_part, build, part), (3, side, side))
+    model, costs = _outline(build), count_of(functools.partial(_part, build, part), (3, side, side))
     saved = 0
     for layer, r in ranks(model, config).items():
         module = model.get_submodule(layer)
