@@ -10,6 +10,15 @@ import torch
 from papernets.tools.browser import find_browser
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """Tests of a group stay in one process. pytest-xdist 3.8 tells by the name of a test, where pytest 9.2 no longer looks."""
+    for item in items if getattr(config.option, "loadgroup", False) else ():
+        groups = sorted({mark.args[0] for mark in item.iter_markers("xdist_group")})
+        if groups and not item.nodeid.endswith(suffix := f"@{'_'.join(groups)}"):
+            item._id = type(item._id).parse(item.nodeid + suffix)
+
+
 @pytest.fixture
 def one_thread():
     """Torch on one thread, so that sums are added in one order."""

@@ -26,6 +26,8 @@ from numba.core.serialize import dumps
 from numba.core.types import Type
 from numba.extending import _Intrinsic
 
+from papernets_kernels import compiling
+
 
 def compiled(function=None, *, fastmath: bool = False):
     """``function`` as a kernel: without the interpreter's lock, and compiled once for all processes of this machine."""
@@ -40,8 +42,11 @@ def compiled(function=None, *, fastmath: bool = False):
 class _Kept(NullCache):
     """The machine code of one function, as numba asks for it and hands it over: a file for every signature."""
 
+    busy = False  # a function is being compiled, with those that it calls
+
     def __init__(self, function: FunctionType):
         self._function, self._impl = function, CompileResultCacheImpl(function)
+        self._begun: float | None = None
         self._folder = Path(self._impl.locator.get_cache_path()) / f"compiled-{_sources()}"
 
     def _file(self, signature, codegen) -> Path:
@@ -53,9 +58,14 @@ class _Kept(NullCache):
         try:
             return self._impl.rebuild(target_context, pickle.loads(self._file(sig, target_context.codegen()).read_bytes()))
         except (OSError, EOFError, pickle.UnpicklingError):  # not there, or cut off by a full disk
+            self._begun = None if _Kept.busy else compiling.now()
+            _Kept.busy = True
             return None
 
     def save_overload(self, sig, data):
+        if self._begun is not None:  # it was not compiled for another one
+            compiling.add(compiling.now() - self._begun)
+            self._begun, _Kept.busy = None, False
         if not self._impl.check_cachable(data):
             return
         with contextlib.suppress(OSError):  # a kernel that cannot be kept is compiled again

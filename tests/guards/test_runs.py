@@ -17,13 +17,19 @@ from papernets.press._run import longest_first
 pytestmark = pytest.mark.xdist_group("kernels")
 
 
+def test_a_group_of_tests_stays_in_one_process(request):
+    if not getattr(request.config.option, "loadgroup", False):
+        pytest.skip("this run has no groups")
+    assert request.node.nodeid.endswith("@kernels")
+
+
 def test_a_whole_chapter_passes_and_leaves_its_results(toy):
     toy()
     run = run_chapter("toy", "quick")
     found = json.loads(run.results.read_text())
     assert {row["id"]: row["verdict"] for row in found["claims"]} == {"sum": "reproduced", "effect": "open"}
     assert found["schema"] == 1 and found["chapter"] == "01-toy" and found["profile"] == "quick"
-    assert set(found["made_by"]) == {"hash", "versions", "machine", "seconds", "cpu_seconds", "alone"}
+    assert set(found["made_by"]) == {"hash", "versions", "machine", "seconds", "cpu_seconds", "compile_seconds", "alone"}
     assert run.made_by["alone"] is True
     assert 0.1 < found["made_by"]["cpu_seconds"] < 60
     assert "injected-parameters" not in run.notebook.read_text()

@@ -16,6 +16,8 @@ from pathlib import Path
 from amaranth.back import rtlil as backend
 from platformdirs import user_cache_path
 
+from papernets_kernels import compiling
+
 SLOW_SERVES = "the engine 'amaranth' needs nothing"
 
 
@@ -79,6 +81,6 @@ def cached(made_from: list[str], suffix: str, make: Callable[[Path], Path]) -> P
     target = cache_folder() / f"{name}{suffix}"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder, compiling.counted():
             os.replace(make(Path(folder)), target)  # whoever else makes the same puts the same there
     return target

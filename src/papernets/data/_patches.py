@@ -9,6 +9,7 @@ import functools
 import numpy as np
 import torch
 
+from papernets.data._sklearn_files import sklearn_file
 from papernets.data._split import Split
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "hubble", "ihc", "retina", "rocket", "motorcycle", "china", "flower")
@@ -18,11 +19,15 @@ SIZE = 32
 @functools.cache
 def photographs() -> dict[str, np.ndarray]:
     """The ten photographs by name, each (height, width, 3) uint8."""
-    from skimage import data  # here: importing both takes a second
-    from sklearn.datasets import load_sample_image
+    from PIL import Image
+    from skimage import data  # here: importing it takes a second
+
+    def photograph(name: str) -> np.ndarray:
+        return np.asarray(Image.open(sklearn_file(f"images/{name}.jpg")))
+
     named = {"hubble": data.hubble_deep_field, "ihc": data.immunohistochemistry,
-             "motorcycle": lambda: data.stereo_motorcycle()[0], "china": lambda: load_sample_image("china.jpg"),
-             "flower": lambda: load_sample_image("flower.jpg")}
+             "motorcycle": lambda: data.stereo_motorcycle()[0], "china": lambda: photograph("china"),
+             "flower": lambda: photograph("flower")}
     found = {name: np.ascontiguousarray((named.get(name) or getattr(data, name))()) for name in PHOTOGRAPHS}
     for image in found.values():
         image.flags.writeable = False

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 CONVENTIONS = ("mac", "thop")
@@ -90,22 +91,23 @@ def outline(build: Callable[[], nn.Module]) -> nn.Module:
 
 
 class _NoNumbers(TorchFunctionMode):
-    """On the meta device first weights are not drawn: torch takes a millisecond for each tensor that has none."""
+    """On the meta device nothing is drawn or normalised: torch takes a millisecond for each tensor."""
 
     def __torch_function__(self, function, kinds, arguments=(), named=None):
-        if function in _IN_PLACE and arguments[0].is_meta:
+        if function in _SAME_SHAPE and arguments[0].is_meta:
             return arguments[0]
         return function(*arguments, **(named or {}))
 
 
-_IN_PLACE = {torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.fill_, torch.Tensor.zero_, torch.Tensor.mul_,
-             torch.Tensor.add_, torch.Tensor.clamp_, torch.Tensor.erfinv_}
+_SAME_SHAPE = {torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.fill_, torch.Tensor.zero_, torch.Tensor.mul_,
+               torch.Tensor.add_, torch.Tensor.clamp_, torch.Tensor.erfinv_,
+               F.batch_norm, F.layer_norm, F.relu, F.relu6, F.hardswish, F.hardsigmoid, F.gelu, F.dropout}
 
 
 @functools.cache
 def count_of(build: Callable[[], nn.Module], shape: tuple[int, ...], convention: str = "mac") -> dict[str, Count]:
     """``count`` of the network that ``build()`` makes, on one input of ``shape``; nothing is computed and no weight is made."""
-    with torch.device("meta"):
+    with torch.device("meta"), _NoNumbers():
         return count(_outline(build), torch.empty(1, *shape), convention)
 
 

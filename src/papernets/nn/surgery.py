@@ -87,13 +87,13 @@ def permute_filters(model: nn.Module, orders: Mapping[str, torch.Tensor], exampl
     watched.eval()
     with torch.enable_grad():
         graph = _torch_pruning().DependencyGraph().build_dependency(watched, example_inputs=example)
-    before, done = copy.deepcopy(watched), {}
+    expected, done = _outputs(watched, example), {}
     for name, order in orders.items():
         if name not in done:
             state = copy.deepcopy(watched.state_dict())
             try:
                 joined = _reorder(watched, graph, name, order, orders if strict else done)
-                if not _agree(before, watched, example):
+                if not _equal(expected, _outputs(watched, example)):
                     raise ValueError(f"{name}: its channels cannot be followed through this network; leave it out")
                 done |= dict.fromkeys(joined, order)
             except ValueError:
@@ -207,7 +207,7 @@ def _keep(watched: _Watched, name: str, indices: torch.Tensor, kept: Mapping[str
     try:
         group.prune()
         followed = all(watched.model.get_submodule(other).out_channels == len(indices) for other in narrowed)
-        followed = followed and _agree(silenced, watched, example)
+        followed = followed and _equal(_outputs(silenced, example), _outputs(watched, example))
     except (RuntimeError, IndexError) as error:
         raise ValueError(f"{name}: its channels cannot be followed through this network "
                          f"({str(error).splitlines()[0]}); leave it out") from None
@@ -243,24 +243,22 @@ def _silence(silenced: nn.Module, original: nn.Module, graph, group) -> None:
                     twin.running_mean[indices] = 0
 
 
-def _agree(silenced: nn.Module, narrow: nn.Module, example) -> bool:
-    """Whether both networks give the same outputs for random inputs like ``example``, up to rounding."""
-    if any(isinstance(module, _MIXING) for module in narrow.modules()):
-        return True
-    with torch.no_grad():
-        generator = torch.Generator().manual_seed(0)
-        x = torch.randn(example.shape, generator=generator).to(example)
-        one, other = (_in_double(model, x) for model in (silenced, narrow))
-    pairs = list(zip(_tensors(one), _tensors(other)))
-    return all(a.shape != b.shape or torch.allclose(a, b, rtol=1e-6, atol=1e-9 + 1e-6 * float(a.abs().max()))
-               for a, b in pairs)
-
-
-def _in_double(model: nn.Module, x: torch.Tensor):
-    """What ``model`` would compute in double precision, without a copy of its modules."""
+def _outputs(model: nn.Module, example) -> list[torch.Tensor] | None:
+    """What ``model`` gives in double precision for random inputs like ``example``; ``None`` if a layer mixes the channels."""
+    if any(isinstance(module, _MIXING) for module in model.modules()):
+        return None
     tensors = dict(itertools.chain(model.named_parameters(), model.named_buffers()))
-    return functional_call(model, {name: value.double() if value.is_floating_point() else value.clone()
-                                   for name, value in tensors.items()}, x.double())
+    doubled = {name: value.double() if value.is_floating_point() else value.clone() for name, value in tensors.items()}
+    with torch.no_grad():
+        x = torch.randn(example.shape, generator=torch.Generator().manual_seed(0)).to(example)
+        return _tensors(functional_call(model, doubled, x.double()))
+
+
+def _equal(one: list[torch.Tensor] | None, other: list[torch.Tensor] | None) -> bool:
+    """Whether two networks gave the same ``_outputs``, up to rounding; those that cannot be compared count as the same."""
+    return one is None or other is None or all(
+        a.shape != b.shape or torch.allclose(a, b, rtol=1e-6, atol=1e-9 + 1e-6 * float(a.abs().max()))
+        for a, b in zip(one, other))
 
 
 def _tensors(outputs) -> list[torch.Tensor]:

@@ -151,7 +151,7 @@ class Making:
         _write_notebook(self.part / "notebook.ipynb", notebook)
         found["made_by"] = {"hash": self._made_from, "versions": versions(), "machine": found.pop("machine"),
                             "seconds": round(time.monotonic() - self._start, 1), "cpu_seconds": found.pop("cpu_seconds"),
-                            "alone": self._alone}
+                            "compile_seconds": found.pop("compile_seconds"), "alone": self._alone}
         write_json(self.part / "results.json", found)
         if done.exists():
             shutil.rmtree(done)

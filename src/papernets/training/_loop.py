@@ -5,6 +5,7 @@ shares out the batches and chooses the precision. Every epoch starts from its ow
 resumed gives the same numbers as one that was not.
 """
 
+import functools
 import json
 import os
 import pickle
@@ -26,6 +27,12 @@ from papernets.training._seed import seed_everything
 
 if TYPE_CHECKING:  # importing it takes seconds
     from lightning_fabric import Fabric
+
+
+@functools.cache
+def one_cpu() -> "Fabric":
+    """Lightning's Fabric on one CPU: what is trained on if nothing else is said."""
+    return lightning_fabric().Fabric(accelerator="cpu", devices=1)
 
 
 @dataclass
@@ -116,7 +123,7 @@ def fit(model: nn.Module, train: DataLoader, test: DataLoader | None, *, epochs:
     if every < 1:
         raise ValueError(f"every is {every}; the smallest number of epochs between two evaluations is 1")
     if fabric is None:
-        fabric = lightning_fabric().Fabric(accelerator="cpu", devices=1)
+        fabric = one_cpu()
     plain = model
     if optimizer is None:
         optimizer = torch.optim.SGD(plain.parameters(), lr(0.0) or 1e-12, momentum=momentum, weight_decay=weight_decay)

@@ -13,9 +13,8 @@ from torch.utils.data import Dataset
 
 from papernets import check
 from papernets.data import image_folders, read_cifar
-from papernets.tools.quick_imports import lightning_fabric
 from papernets.training._augment import crop_and_flip
-from papernets.training._loop import Carried, History, evaluated, fit, loader
+from papernets.training._loop import Carried, History, evaluated, fit, loader, one_cpu
 from papernets.training._schedules import Schedule
 from papernets.training._seed import seed_everything
 
@@ -86,7 +85,7 @@ def run_recipe(recipe: Recipe, folder: str | Path, *, fabric: "Fabric | None" = 
     else:
         first, second = image_folders(data, recipe.data)
     if fabric is None:
-        fabric = lightning_fabric().Fabric(accelerator="cpu", devices=1)
+        fabric = one_cpu()
     folder.mkdir(parents=True, exist_ok=True)
     total = recipe.epochs if epochs is None else epochs
     seed_everything(seed)
