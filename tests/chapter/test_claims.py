@@ -84,7 +84,10 @@ def test_verdict_needs_the_evidence_profile_and_ten_pairs(profile, pairs, verdic
     row = ledger(miniature(), profile=profile).record("net.gain", ours=BETTER[:pairs], baseline=WORSE[:pairs])
     assert row["verdict"] == verdict
     assert row["seeds"] == pairs
-    assert row["interval"][0] <= row["ours"] <= row["interval"][1]
+    if profile == "quick":
+        assert "interval" not in row  # it only shows that the chapter runs
+    else:
+        assert row["interval"][0] <= row["ours"] <= row["interval"][1]
     assert row["ours"] == pytest.approx(np.mean(BETTER[:pairs]) - np.mean(WORSE[:pairs]))
 
 
