@@ -29,7 +29,8 @@ def test_a_heavy_import_is_seen():
 
 
 def test_training_loads_no_signal_processing():
-    fabric = "from papernets.tools.quick_imports import lightning_fabric; lightning_fabric()"
-    assert loaded(fabric) >= {"lightning_fabric", "torchmetrics"}
-    assert "scipy.signal" not in loaded(fabric)
-    assert "scipy.signal" in loaded(f"{fabric}; from scipy.signal import firwin; import torchmetrics.functional.audio")
+    # afterwards there is the real one, for whoever wants it
+    found = loaded("from papernets.tools.quick_imports import lightning_fabric; lightning_fabric(); "
+                   "assert 'scipy.signal' not in sys.modules; "
+                   "from scipy.signal import firwin; import torchmetrics.functional.audio")
+    assert found >= {"lightning_fabric", "torchmetrics", "scipy.signal"}

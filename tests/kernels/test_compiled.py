@@ -12,19 +12,15 @@ from papernets_kernels._compiled import compiled
 
 pytestmark = pytest.mark.xdist_group("machines")
 
-#: Two tile widths of the product of N:M, each compared with numpy; prints how many functions numba compiled.
+#: A kernel that calls nothing, and the number of functions that numba compiled for it.
 PROGRAM = """
 import numpy as np
 from numba.core import event
-from papernets_kernels import n_of_m
+from papernets_kernels._patches import patches
 recorded = event.RecordingListener()
 event.register("numba:compile", recorded)
-rng = np.random.default_rng(0)
-weight = rng.random((6, 16), np.float32)
-weight[:, ::2] = 0
-for pixels in (40, 300):
-    x = rng.random((16, pixels), np.float32)
-    assert np.allclose(n_of_m.matmul(n_of_m.pack(weight, 2, 4), x), weight @ x)
+image = np.arange(16, dtype=np.float32).reshape(1, 4, 4)
+assert (patches(image, (1, 1), (1, 1), (0, 0), (4, 4)) == image.reshape(1, 16)).all()
 print(sum(happened.is_start for _, happened in recorded.buffer))
 """
 
@@ -41,13 +37,13 @@ def compiles(tmp_path):
 
 
 def test_the_next_process_compiles_nothing(compiles, tmp_path):
-    assert compiles() > 3
+    assert compiles() > 0
     assert compiles() == 0
     files = sorted(tmp_path.rglob("*.nbc"))
-    assert len(files) > 3
+    assert len(files) > 0
     for file in files:
         file.write_bytes(file.read_bytes()[:100])  # a full disk
-    assert compiles() > 3
+    assert compiles() > 0
     assert compiles() == 0
 
 
@@ -55,7 +51,7 @@ def test_code_of_other_sources_goes(compiles, tmp_path):
     compiles()
     (folder,) = tmp_path.rglob("compiled-*")
     other = folder.rename(folder.with_name("compiled-0123456789abcdef"))
-    assert compiles() > 3
+    assert compiles() > 0
     assert folder.exists() and not other.exists()
 
 
