@@ -119,7 +119,7 @@ def run_note(made_by: Mapping) -> str:
     """How the times on a page were measured that are of its own run."""
     beside = "and no other chapter ran beside it" if made_by["alone"] else "while other chapters ran on the other cores"
     return (f'<p class="pn-note">The run that made this page used one thread of a machine with {made_by["machine"]}, {beside}. '
-            "What it timed was timed so.</p>")
+            "The times that it measured hold for these conditions.</p>")
 
 
 def readme_table(found: Iterable[Status]) -> str:
