@@ -1,11 +1,14 @@
 """The commands train and data."""
 
 import json
-from types import SimpleNamespace
 
+import pytest
 from cli_checks import wrong_input
+from torch import nn
 
 from papernets.data import SOURCES
+from papernets.papers.dcff import recipes
+from papernets.training import Recipe, cosine
 
 
 @wrong_input(
@@ -29,17 +32,25 @@ def test_data_list(run):
     assert status == 0 and [row["name"] for row in json.loads(out)] == list(SOURCES)
 
 
-def test_a_recipe_is_run_and_told_epoch_by_epoch(run, tmp_path, monkeypatch):
-    def runs(recipe, folder, *, data, epochs, report, **options):
-        assert (folder, data, epochs) == (tmp_path / "runs", tmp_path / "cifar.tar.gz", 2)
-        history = SimpleNamespace(loss=[2.0], accuracy=[0.25])
-        report(0, 2, history)
-        return history
+@pytest.fixture
+def train(run, cifar, tmp_path, monkeypatch):
+    """``train(*words)``: a recipe of a few small images, by the command."""
+    small = Recipe("cifar10", lambda: nn.Sequential(nn.Flatten(), nn.Linear(3072, 3)), epochs=4, batch=8, lr=cosine(0.01, 4),
+                   weight_decay=0)
+    monkeypatch.setitem(recipes.RECIPES, "small", lambda: small)
+    monkeypatch.chdir(tmp_path)
+    return lambda *words: run("train", "dcff", "--config", "small", "--accelerator", "cpu", "--devices", "1",
+                              "--data", str(cifar), *words)
 
+
+def test_a_recipe_is_run_and_told_epoch_by_epoch_and_goes_on(train, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr("papernets.training.run_recipe", runs)
-    status, out, err = run("train", "dcff", "--config", "vgg16-cifar10", "--accelerator", "cpu", "--devices", "1",
-                           "--epochs", "2", "--folder=~/runs", "--data=~/cifar.tar.gz")
-    assert status == 0 and err == "" and out.splitlines() == [
-        "epoch 1/2  loss 2.0000  accuracy 25.00 %  best 25.00 %",
-        f"best accuracy 25.00 %; the network is {tmp_path / 'runs' / 'best.pt'}"]
+    status, out, err = train("--epochs", "2", "--folder=~/here")
+    assert status == 0 and err == ""
+    log = [json.loads(line) for line in (tmp_path / "here" / "log.jsonl").read_text().splitlines()]
+    best = max(line["accuracy"] for line in log)
+    told = [f"epoch {line['epoch'] + 1}/2  loss {line['loss']:.4f}  accuracy {100 * line['accuracy']:.2f} %" for line in log]
+    assert len(told) == 2 and [line.split("  best")[0] for line in out.splitlines()[:2]] == told
+    assert out.splitlines()[2:] == [f"best accuracy {100 * best:.2f} %; the network is {tmp_path / 'here' / 'best.pt'}"]
+    status, out, err = train("--epochs", "3", "--folder=~/here")
+    assert status == 0 and out.startswith("epoch 3/3  loss ") and len(out.splitlines()) == 2

@@ -35,12 +35,12 @@ def train(slug: Annotated[str, typer.Argument(help="Paper, by number or slug.")]
     def report(epoch: int, total: int, history) -> None:
         if fabric.is_global_zero:
             text = f"epoch {epoch + 1}/{total}  loss {history.loss[-1]:.4f}"
-            if history.accuracy:
-                text += f"  {recipe.score} {100 * history.accuracy[-1]:.2f} %  best {100 * max(history.accuracy):.2f} %"
+            if history.scores:
+                text += f"  {recipe.score} {100 * history.scores[-1]:.2f} %  best {100 * max(history.scores):.2f} %"
             say(text)
 
     history = run_recipe(recipe, folder, fabric=fabric, seed=seed, data=data, epochs=epochs, report=report)
-    say(f"best {recipe.score} {100 * max(history.accuracy):.2f} %; the network is {folder / 'best.pt'}")
+    say(f"best {recipe.score} {100 * max(history.scores):.2f} %; the network is {folder / 'best.pt'}")
 
 
 def _recipe(name: str, config: str | None) -> tuple[str, Callable]:
