@@ -52,5 +52,14 @@ def test_a_recipe_is_run_and_told_epoch_by_epoch_and_goes_on(train, tmp_path, mo
     told = [f"epoch {line['epoch'] + 1}/2  loss {line['loss']:.4f}  accuracy {100 * line['accuracy']:.2f} %" for line in log]
     assert len(told) == 2 and [line.split("  best")[0] for line in out.splitlines()[:2]] == told
     assert out.splitlines()[2:] == [f"best accuracy {100 * best:.2f} %; the network is {tmp_path / 'here' / 'best.pt'}"]
+    status, out, err = train("--epochs", "3", "--folder=~/here", "--seed", "1")
+    assert status == 2 and "here holds a training with seed = 0, and seed is 1 now" in err
     status, out, err = train("--epochs", "3", "--folder=~/here")
     assert status == 0 and out.startswith("epoch 3/3  loss ") and len(out.splitlines()) == 2
+
+
+def test_every_seed_has_a_folder_of_its_own(train, tmp_path):
+    for seed in ("0", "1"):
+        status, out, _ = train("--epochs", "1", "--seed", seed)
+        assert status == 0 and out.startswith("epoch 1/1")
+    assert sorted(path.name for path in (tmp_path / "runs" / "dcff").iterdir()) == ["small", "small-seed1"]

@@ -49,7 +49,7 @@ def load(path):
 def test_two_epochs_leave_three_files(archive, tmp_path):
     folder = tmp_path / "runs" / "deep"
     history = run_recipe(RECIPE, folder, data=archive, epochs=2, workers=0)
-    assert sorted(file.name for file in folder.iterdir()) == ["best.pt", "last.ckpt", "log.jsonl"]
+    assert sorted(file.name for file in folder.iterdir()) == ["best.pt", "last.ckpt", "log.jsonl", "run.lock"]
     assert [line["epoch"] for line in lines(folder)] == [0, 1]
     assert [line["accuracy"] for line in lines(folder)] == history.scores
     model = build()
@@ -63,6 +63,35 @@ def test_a_shortened_run_keeps_the_schedule_of_the_paper(archive, tmp_path):
 
 def test_all_epochs_by_default(archive, tmp_path):
     assert len(run_recipe(RECIPE, tmp_path / "run", data=archive, workers=0).loss) == 5
+
+
+@pytest.mark.parametrize(("recipe", "seed", "says"), [
+    (RECIPE, 1, "seed = 0, and seed is 1 now"),
+    (replace(RECIPE, batch=4), 0, "batch = 8, and batch is 4 now"),
+    (replace(RECIPE, build=lambda: nn.Linear(3, 3)), 0, "parameters = 498, and parameters is 12"),
+])
+def test_a_folder_is_of_one_seed_and_one_recipe(archive, tmp_path, recipe, seed, says):
+    run_recipe(RECIPE, tmp_path / "run", data=archive, epochs=1, workers=0)
+    kept = {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()}
+    with pytest.raises(ValueError, match=f"run holds a training with {says}.*; name another folder"):
+        run_recipe(recipe, tmp_path / "run", data=archive, epochs=2, workers=0, seed=seed)
+    assert {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()} == kept
+
+
+def test_more_epochs_than_the_recipe_has_are_refused_at_the_start(archive, tmp_path):
+    with pytest.raises(ValueError, match="epochs is 6; the recipe has 5"):
+        run_recipe(RECIPE, tmp_path / "run", data=archive, epochs=6, workers=0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_trainings_do_not_share_a_folder(archive, tmp_path):
+    def another(epoch, total, history):
+        with pytest.raises(ValueError, match=r"another training is going on in .*run; wait for its end"):
+            run_recipe(RECIPE, tmp_path / "run", data=archive, epochs=3, workers=0)
+
+    run_recipe(RECIPE, tmp_path / "run", data=archive, epochs=2, workers=0, report=another)
+    assert [line["epoch"] for line in lines(tmp_path / "run")] == [0, 1]
+    assert len(run_recipe(RECIPE, tmp_path / "run", data=archive, epochs=3, workers=0).loss) == 3  # the lock is let go of
 
 
 def test_two_runs_are_identical(archive, tmp_path):

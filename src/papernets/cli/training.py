@@ -15,7 +15,8 @@ from papernets.tools.quick_imports import lightning_fabric
 
 def train(slug: Annotated[str, typer.Argument(help="Paper, by number or slug.")],
           config: Annotated[str | None, typer.Option(help="Recipe, such as vgg16-cifar10.")] = None,
-          folder: Annotated[Path | None, typer.Option(callback=at_home, help="Checkpoint, log and best network go here.")]
+          folder: Annotated[Path | None, typer.Option(callback=at_home, help="Checkpoint, log and best network go here; "
+                                                      "without it, to runs/PAPER/CONFIG, and CONFIG-seedN for seed N.")]
           = None,
           data: Annotated[Path | None, typer.Option(callback=at_home, help="Archive or folder of the data set.")] = None,
           epochs: Annotated[int | None, typer.Option(min=1, help="Stop earlier than the recipe.")] = None,
@@ -27,8 +28,8 @@ def train(slug: Annotated[str, typer.Argument(help="Paper, by number or slug.")]
           precision: Annotated[str, typer.Option(help="32-true, 16-mixed, bf16-mixed …")] = "32-true") -> None:
     """Run a paper's full recipe on the real data set; started again, it goes on where it stopped."""
     paper, make = _recipe(slug, config)
-    from papernets.training import run_recipe
-    folder = folder or Path("runs") / paper / config
+    from papernets.training import RUNS, run_recipe
+    folder = folder or RUNS / paper / (config if seed == 0 else f"{config}-seed{seed}")
     fabric = _fabric(accelerator, devices, num_nodes=nodes, strategy=strategy, precision=precision)
     recipe = make()
 

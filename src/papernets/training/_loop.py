@@ -135,7 +135,8 @@ def fit(model: nn.Module, train: DataLoader, test: DataLoader | None, *, epochs:
     history, first, carried = History(), 0, dict(carried or {})
     checkpoint = None if checkpoint is None else Path(checkpoint)
     if checkpoint is not None and checkpoint.exists():
-        state = {"model": model, "optimizer": optimizer, **{f"carried.{name}": one for name, one in carried.items()}}
+        # what is carried comes first: it may refuse, and then nothing else is loaded
+        state = {**{f"carried.{name}": one for name, one in carried.items()}, "model": model, "optimizer": optimizer}
         try:
             rest = fabric.load(checkpoint, state)
             first, history = rest["epoch"] + 1, History(**rest["history"])

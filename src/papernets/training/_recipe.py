@@ -1,5 +1,6 @@
 """Full runs on the real data sets: what a paper's recipe is, and how one is started."""
 
+import contextlib
 import os
 import pickle
 from collections.abc import Callable, Iterable
@@ -13,12 +14,14 @@ from torch.utils.data import Dataset
 
 from papernets import check
 from papernets.data import image_folders, read_cifar
+from papernets.measure import parameters
 from papernets.training._augment import crop_and_flip
 from papernets.training._loop import Carried, History, evaluated, fit, loader, one_cpu
 from papernets.training._schedules import Schedule
 from papernets.training._seed import seed_everything
 
 if TYPE_CHECKING:  # importing it takes seconds
+    from filelock import FileLock
     from lightning_fabric import Fabric
 
 #: Where ``papernets train`` writes by itself: a folder for each paper, and in it one for each recipe.
@@ -74,8 +77,13 @@ def run_recipe(recipe: Recipe, folder: str | Path, *, fabric: "Fabric | None" = 
 
     ``data`` is the archive (CIFAR) or the folder with ``train`` and ``val`` (ImageNet); CIFAR is fetched if it is left
     out. ``epochs`` shortens the run for a test of the machinery: the schedule stays the paper's.
+
+    ``ValueError`` if ``epochs`` is more than the recipe has, if the checkpoint in ``folder`` is of another seed or recipe, or
+    if another training is going on there.
     """
     folder = Path(folder)
+    if epochs is not None and epochs > recipe.epochs:
+        raise ValueError(f"epochs is {epochs}; the recipe has {recipe.epochs}, and its learning rate is not defined beyond")
     augment = recipe.augment
     if recipe.read is not None:
         first, second = recipe.read(data)
@@ -87,10 +95,45 @@ def run_recipe(recipe: Recipe, folder: str | Path, *, fabric: "Fabric | None" = 
     if fabric is None:
         fabric = one_cpu()
     folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder) if fabric.is_global_zero else contextlib.nullcontext():
+        return _run(recipe, folder, fabric, seed, epochs, first, second, augment, workers, report)
+
+
+def _alone(folder: Path) -> "FileLock":
+    """Held while a training writes to ``folder``; the system lets go of it if the training is killed."""
+    from filelock import FileLock, Timeout
+    lock = FileLock(folder / "run.lock")
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"another training is going on in {folder}; wait for its end, or name another folder") from None
+
+
+@dataclass
+class _Identity:
+    """Of whom a checkpoint is: the seed and the numbers of the recipe."""
+
+    folder: Path
+    numbers: dict[str, Any]
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.numbers
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for name, value in self.numbers.items():
+            if state_dict.get(name) != value:
+                raise ValueError(f"{self.folder} holds a training with {name} = {state_dict.get(name)}, and {name} is {value} "
+                                 "now; name another folder, or delete this one to start anew")
+
+
+def _run(recipe: Recipe, folder: Path, fabric: "Fabric", seed: int, epochs: int | None, first: Dataset, second: Dataset,
+         augment: Callable | None, workers: int, report: Callable | None) -> History:
     total = recipe.epochs if epochs is None else epochs
     seed_everything(seed)
     model, loss = recipe.build(), recipe.make_loss() if recipe.make_loss else None
     plugin = recipe.plugin() if recipe.plugin else None
+    numbers = {name: getattr(recipe, name) for name in ("data", "epochs", "batch", "weight_decay", "momentum", "repeats")}
+    identity = _Identity(folder, {"seed": seed, "parameters": parameters(model), **numbers})
 
     def after(model: nn.Module, epoch: int, history: History) -> None:
         if fabric.is_global_zero and evaluated(epoch, total, recipe.every) and history.scores[-1] == max(history.scores):
@@ -107,8 +150,8 @@ def run_recipe(recipe: Recipe, folder: str | Path, *, fabric: "Fabric | None" = 
     return fit(model, train, test, epochs=total, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay,
                seed=seed, fabric=fabric, augment=augment, before_epoch=recipe.before_epoch, after_epoch=after,
                optimizer=recipe.optimizer, loss=loss, step=recipe.step, evaluate=recipe.evaluate, every=recipe.every,
-               score=recipe.score, carried=None if plugin is None else {"plugin": plugin}, checkpoint=folder / "last.ckpt",
-               log=folder / "log.jsonl")
+               score=recipe.score, carried={"identity": identity, **({"plugin": plugin} if plugin else {})},
+               checkpoint=folder / "last.ckpt", log=folder / "log.jsonl")
 
 
 def trained(model: nn.Module, slug: str, recipe: str, why: str) -> nn.Module:
