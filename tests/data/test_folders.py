@@ -148,6 +148,26 @@ def test_images_are_made_smaller_as_told(train, tmp_path):
     assert ranges[0] == (100, 150) and ranges[1][0] < 100 and ranges[1][1] > 150
 
 
+def test_what_is_hidden_is_no_class_and_no_image(tmp_path):
+    """Jupyter leaves a folder where a picture was opened, systems of other vendors a second file for each."""
+    for name in ("cat/0.png", "dog/0.png", ".ipynb_checkpoints/0.png", "cat/.ipynb_checkpoints/0.png", "dog/._0.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20)).save(tmp_path / name)
+    found = ImageFolder(tmp_path, train=False, size=32)
+    assert found.classes == ("cat", "dog")
+    assert [path.relative_to(tmp_path).as_posix() for path, _ in found.files] == ["cat/0.png", "dog/0.png"]
+
+
+@pytest.mark.parametrize(("part", "other"), [("train", "val"), ("val", "train")])
+def test_other_classes_to_test_than_to_train_are_refused(part, other, tmp_path):
+    for where, names in ((part, ("cat", "cow", "dog")), (other, ("cat", "dog"))):
+        for name in names:
+            (tmp_path / where / name).mkdir(parents=True)
+            Image.new("RGB", (20, 20)).save(tmp_path / where / name / "0.png")
+    with pytest.raises(ValueError, match=f"only {part} has the class 'cow'; train and val must have the same classes"):
+        image_folders(tmp_path, "imagenet")
+
+
 def test_the_two_folders_of_a_data_set(root, tmp_path):
     for part in ("train", "val"):
         save(tmp_path / "both" / part / "only" / f"{part}.png")

@@ -4,6 +4,7 @@ Plain Python, at run time: nothing here is compiled, and nothing knows of regist
 estimate.
 """
 
+import os
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 
@@ -14,6 +15,9 @@ from papernets_kernels import _check
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="papernets-kernels")
 
+
+if hasattr(os, "register_at_fork"):  # a process that was forked has a copy of the pool, and none of its threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 #: What it takes to hand a part to another thread, in nanoseconds (40 000 to 60 000 were measured on two cores).
 HAND_OVER = 60_000.0

@@ -14,7 +14,7 @@ _STD = torch.tensor((0.229, 0.224, 0.225)).view(3, 1, 1)
 
 
 class ImageFolder(Dataset):
-    """Images below ``root/<class>/``; classes in the order of their names.
+    """Images below ``root/<class>/``; classes in the order of their names. What is hidden (``.ipynb_checkpoints``) is left out.
 
     For training, a random part of 8 to 100 % of the area and a random mirror image, and then ``change``; otherwise the middle
     of the image whose short side was brought to 256/224 of ``size``. Gives (3, size, size) float32, standardised, and the
@@ -27,9 +27,10 @@ class ImageFolder(Dataset):
         self.root, self.train, self.size, self.change, self.resampling = Path(root), train, size, change, resampling
         if not self.root.is_dir():
             raise ValueError(f"{self.root} is not a folder; it must hold one folder of images a class")
-        self.classes = tuple(sorted(path.name for path in self.root.iterdir() if path.is_dir()))
+        self.classes = tuple(sorted(path.name for path in self.root.iterdir() if path.is_dir() and not _hidden(path.name)))
         self.files = [(path, label) for label, name in enumerate(self.classes)
-                      for path in sorted((self.root / name).rglob("*")) if path.suffix.lower() in _KINDS]
+                      for path in sorted((self.root / name).rglob("*"))
+                      if path.suffix.lower() in _KINDS and not any(map(_hidden, path.relative_to(self.root).parts))]
         if not self.files:
             raise ValueError(f"{self.root} holds no folder with {', '.join(sorted(_KINDS))} images")
         present = {label for _, label in self.files}
@@ -78,8 +79,18 @@ class ImageFolder(Dataset):
 def image_folders(folder: str | Path | None, name: str, size: int = 224, **options) -> tuple[ImageFolder, ImageFolder]:
     """The training and the test set ``name``, which lie in ``train`` and ``val`` below ``folder``.
 
-    ``options`` are those of ``ImageFolder``. Raises ``ValueError`` where no folder is given: these data cannot be fetched.
+    ``options`` are those of ``ImageFolder``. Raises ``ValueError`` where no folder is given, since these data cannot be
+    fetched, or where the two have other classes: their labels would not mean the same.
     """
     if folder is None:
         raise ValueError(f"{name} cannot be fetched; give its folder with --data (it holds train and val)")
-    return tuple(ImageFolder(Path(folder) / part, part == "train", size, **options) for part in ("train", "val"))
+    train, val = (ImageFolder(Path(folder) / part, part == "train", size, **options) for part in ("train", "val"))
+    if train.classes != val.classes:
+        only = sorted(set(train.classes) ^ set(val.classes))
+        where = "train" if only[0] in train.classes else "val"
+        raise ValueError(f"{folder}: only {where} has the class {only[0]!r}; train and val must have the same classes")
+    return train, val
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".")

@@ -1,5 +1,8 @@
 """Work that is shared out: every item once, parts that are worth it, and errors."""
 
+import os
+import subprocess
+import sys
 import time
 
 import numba
@@ -36,6 +39,27 @@ def test_a_part_is_worth_handing_over(monkeypatch, nanoseconds, expected):
     found = []
     simd.share(lambda first, last: found.append((first, last)), 10, 3, nanoseconds)
     assert sorted(found) == expected
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system forks no processes")
+def test_a_forked_process_has_threads_of_its_own():
+    """As loaders of data and multiprocessing fork: what had used threads before must answer there, too."""
+    program = """
+import multiprocessing, sys
+import numpy as np
+from papernets_kernels import simd
+def work(first, last, found):
+    found[first:last] = 1
+def share(_):
+    found = np.zeros(10)
+    simd.share(work, 10, 2, np.inf, found)
+    return found.sum()
+assert share(0) == 10
+with multiprocessing.get_context("fork").Pool(1) as pool:
+    assert pool.apply_async(share, (0,)).get(20) == 10
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_error_in_another_thread_is_not_lost():
