@@ -29,6 +29,14 @@ def integers(name: str, x, axes: str, low: int, high: int) -> np.ndarray:
     return np.ascontiguousarray(x)
 
 
+def pointers(name: str, x: np.ndarray, last: int) -> None:
+    """``x`` must begin at 0, end at ``last`` and never fall."""
+    steps = np.diff(x.astype(np.int64))
+    if not len(x) or x[0] != 0 or x[-1] != last or (steps < 0).any():
+        held = f"goes from {x[0]} to {x[-1]}{' and falls between' * bool((steps < 0).any())}" if len(x) else "is empty"
+        raise ValueError(f"{name} {held}; it begins at 0, never falls, and ends at {last}")
+
+
 def signs(name: str, x, axes: str) -> np.ndarray:
     """``x`` as a contiguous array of +1 and -1, of any number type."""
     x = np.asarray(x)

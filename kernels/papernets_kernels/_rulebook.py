@@ -32,6 +32,18 @@ class Rulebook:
     out_coordinates: np.ndarray = field(repr=False)
     submanifold: bool = False
 
+    def __post_init__(self):
+        """However it was made: the kernel reads and writes memory at these places. ``ValueError`` says which part is wrong."""
+        inputs = _check.integers("pair_inputs", self.pair_inputs, "P", 0, self.inputs)
+        outputs = _check.integers("pair_outputs", self.pair_outputs, "P", 0, self.outputs)
+        _check.same("the number of pair_outputs", len(outputs), "that of pair_inputs", len(inputs))
+        planes = _check.integers("plane_pointers", self.plane_pointers, "planes", 0, len(inputs) + 1)
+        _check.pointers("plane_pointers", planes, len(inputs))
+        parts = {"pair_inputs": inputs.astype(np.int32, copy=False), "pair_outputs": outputs.astype(np.int32, copy=False),
+                 "plane_pointers": planes.astype(np.int64, copy=False)}
+        for name, part in parts.items():
+            object.__setattr__(self, name, part)
+
     @property
     def pairs(self) -> int:
         return len(self.pair_inputs)

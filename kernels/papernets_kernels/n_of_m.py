@@ -29,6 +29,18 @@ class NofM:
     indices: np.ndarray
     m: int
 
+    def __post_init__(self):
+        """However it was made: the kernel reads memory at these places. ``ValueError`` says which part is wrong."""
+        m = _check.whole("m", self.m, 1)
+        values = _check.array("values", self.values, np.float32, "Co groups N")
+        indices = _check.integers("indices", self.indices, "Co groups N", 0, m)
+        if indices.shape != values.shape:
+            raise ValueError(f"indices has shape {indices.shape}, and values {values.shape}; they must be equal")
+        if (np.diff(indices.astype(np.int16), axis=2) < 1).any():
+            raise ValueError("the indices of a group do not ascend; each place of a group is named at most once, in order")
+        for name, part in {"values": values, "indices": indices.astype(np.uint8, copy=False), "m": m}.items():
+            object.__setattr__(self, name, part)
+
     @property
     def n(self) -> int:
         return self.values.shape[2]

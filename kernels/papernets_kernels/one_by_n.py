@@ -31,6 +31,23 @@ class OneByN:
     rows: np.ndarray
     shape: tuple[int, int, int, int]
 
+    def __post_init__(self):
+        """However it was made: the kernel reads memory at these places. ``ValueError`` says which part is wrong."""
+        outputs, inputs, *kernel = _check.each("shape", tuple(self.shape), 4, 0)
+        values = _check.array("values", self.values, np.float32, "blocks kh kw N")
+        if list(values.shape[1:3]) != kernel or not values.shape[3] or outputs % values.shape[3]:
+            high, wide = kernel
+            raise ValueError(f"values has shape {values.shape}; for a weight {self.shape} it is (blocks, {high}, {wide}, N), "
+                             f"with an N that divides {outputs}")
+        columns = _check.integers("columns", self.columns, "blocks", 0, inputs)
+        rows = _check.integers("rows", self.rows, "pointers", 0, len(values) + 1)
+        _check.same("the number of columns", len(columns), "the number of blocks", len(values))
+        _check.same("the number of rows", len(rows), "the number of groups and one", outputs // values.shape[3] + 1)
+        _check.pointers("rows", rows, len(values))
+        parts = {"values": values, "columns": columns.astype(np.int32, copy=False), "rows": rows.astype(np.int64, copy=False)}
+        for name, part in parts.items():
+            object.__setattr__(self, name, part)
+
     @property
     def n(self) -> int:
         return self.values.shape[3]
