@@ -21,7 +21,7 @@ from papernets.press._run import Making, RunError, environment
 #: CPU seconds that a quick run may take, with the start of its kernel and its children, but without the compilation of what is
 #: kept for the next run. They are those of a core that adds 25 million integers a second in Python; a slower one may take more.
 #: A chapter aims for 10. On a machine with other guests the same run was seen to take 1.7 times as long within the hour.
-CPU_SECONDS = 20
+CPU_SECONDS = 30
 
 
 def slowness() -> float:
