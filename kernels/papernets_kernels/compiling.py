@@ -1,4 +1,4 @@
-"""CPU seconds that this process spent on compiling what is kept: a kernel by numba, a core by Yosys and a C++ compiler.
+"""CPU seconds that this process spent on compiling what is kept: a core, by Yosys and a C++ compiler.
 
 They come once on a machine, in whatever runs first; who counts seconds can leave them out.
 """
