@@ -1,9 +1,9 @@
 """The patch matrix of a convolution ("im2col"): one row for each input channel and tap, one column for each output pixel."""
 
+import numba
 import numpy as np
 
 from papernets_kernels import simd
-from papernets_kernels._compiled import compiled
 
 
 def patches(image: np.ndarray, kernel, stride, padding, size, threads: int = 1) -> np.ndarray:
@@ -13,7 +13,7 @@ def patches(image: np.ndarray, kernel, stride, padding, size, threads: int = 1) 
     return rows
 
 
-@compiled
+@numba.njit(nogil=True)
 def _patches(first, last, image, kh, kw, sy, sx, py, px, height, width, rows):
     size = image.itemsize
     high, wide = image.shape[1], image.shape[2]

@@ -6,10 +6,10 @@ are best taken is ``_voxel_orders``.
 
 from dataclasses import dataclass, field
 
+import numba
 import numpy as np
 
 from papernets_kernels import _check, simd
-from papernets_kernels._compiled import compiled
 
 LIMIT = 2**20  # coordinates lie below: three of them and a border fit one 64-bit key
 
@@ -68,7 +68,7 @@ class Rulebook:
         return mask, pointers, indices
 
 
-@compiled
+@numba.njit(nogil=True)
 def _lines(plane_pointers, pair_inputs, pair_outputs, place, mask, indices):
     for k in range(len(plane_pointers) - 1):
         for p in range(plane_pointers[k], plane_pointers[k + 1]):
@@ -124,7 +124,7 @@ def keys_of(coordinates: np.ndarray) -> np.ndarray:
     return keys
 
 
-@compiled
+@numba.njit(nogil=True)
 def _fill_keys(coordinates, keys):
     """The keys, and whether they ascend."""
     ascend = True
@@ -153,7 +153,7 @@ def _sorted_keys(coordinates: np.ndarray) -> tuple[np.ndarray, np.ndarray | None
     return keys, order
 
 
-@compiled
+@numba.njit(nogil=True)
 def _walk(first, last, keys, size, walks, found, lengths):
     """For walks ``first`` to ``last``: the places of inputs and outputs that plane k and the two behind it connect.
 
@@ -182,7 +182,7 @@ def _walk(first, last, keys, size, walks, found, lengths):
         lengths[k], lengths[one], lengths[two] = zeros, ones, twos
 
 
-@compiled
+@numba.njit(nogil=True)
 def _both(first, last, found, lengths, pointers, inputs, outputs):
     """The pairs of planes ``first`` to ``last``, and turned around those of the planes opposite."""
     planes = len(pointers) - 1
@@ -193,7 +193,7 @@ def _both(first, last, found, lengths, pointers, inputs, outputs):
             outputs[here + p] = inputs[there + p] = found[k, 1, p]
 
 
-@compiled
+@numba.njit(nogil=True)
 def _renumber(first, last, order, pointers, inputs, outputs):
     """From places in the order of the coordinates to the caller's numbers; outputs ascend again."""
     partner = np.full(len(order), -1, np.int32)

@@ -2,8 +2,9 @@
 
 from functools import cache
 
+import numba
+
 from papernets_kernels import simd
-from papernets_kernels._compiled import compiled
 
 AHEAD = 8 * 1024  # bytes of weights asked for before they are needed
 
@@ -17,7 +18,7 @@ def tiles(rows: int, n: int, *widths: int):
     """
     width = widths[0]
 
-    @compiled
+    @numba.njit(nogil=True)
     def tile(wanted, x, stride, inside, weight, columns, blocks, y, y_stride):
         acc = simd.zeros_f32(rows, width)
         if inside == width * simd.F32:
@@ -34,7 +35,7 @@ def tiles(rows: int, n: int, *widths: int):
         return tile
     others = tiles(rows, n, *widths[1:])
 
-    @compiled
+    @numba.njit(nogil=True)
     def choose(wanted, x, stride, inside, weight, columns, blocks, y, y_stride):
         if wanted == width:
             tile(wanted, x, stride, inside, weight, columns, blocks, y, y_stride)

@@ -3,10 +3,10 @@
 An order decides how often a feature is fetched, and no sum: nothing here computes a convolution.
 """
 
+import numba
 import numpy as np
 
 from papernets_kernels import _check
-from papernets_kernels._compiled import compiled
 from papernets_kernels._rulebook import LIMIT, Rulebook, checked, keys_of
 
 
@@ -39,7 +39,7 @@ def surface_order(book: Rulebook, chunk: int, filled: bool = False) -> np.ndarra
     return _grow(pointers, indices, _check.whole("chunk", chunk, 1), filled)
 
 
-@compiled
+@numba.njit(nogil=True)
 def _grow(pointers, indices, chunk, filled):
     count = len(pointers) - 1
     degree = pointers[1:] - pointers[:-1]
@@ -107,7 +107,7 @@ def distinct_inputs(book: Rulebook, tile: int, order: np.ndarray | None = None) 
     return int(_distinct(pointers, indices, order.astype(np.int64), tile, book.inputs))
 
 
-@compiled
+@numba.njit(nogil=True)
 def _distinct(pointers, indices, order, tile, inputs):
     seen = np.full(inputs, -1, np.int64)
     total = 0

@@ -11,10 +11,10 @@ of a whole register. The numbers of 8 outputs lie side by side in a register, so
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
+import numba
 import numpy as np
 
 from papernets_kernels import _check, simd
-from papernets_kernels._compiled import compiled
 from papernets_kernels._patches import patches
 
 # ---- packing ---------------------------------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ WORDS = 32  # products of words in a nanosecond, roughly
 ROWS, WIDTH = (8, 2) if simd.REGISTERS >= 32 else (4, 2)
 
 
-@compiled
+@numba.njit(nogil=True)
 def _product(first, last, a, b, k, y):
     """Rows ``first`` to ``last`` of ``k - 2 popcount(a[i] xor b[:, j])``; ``a`` (M, words), ``b`` (words, N)."""
     words, columns = b.shape
@@ -169,7 +169,7 @@ def _product(first, last, a, b, k, y):
     simd.keep(memory)
 
 
-@compiled
+@numba.njit(nogil=True)
 def _pack_channels(first, last, x, words):
     """Words ``first`` to ``last`` of the signs of ``x`` (C, H, W): bit j of word w is channel 64 w + j."""
     channels, pixels = len(x), x.shape[1] * x.shape[2]
@@ -182,7 +182,7 @@ def _pack_channels(first, last, x, words):
             simd.store_first(simd.address(words) + 8 * (w * pixels + p), 0, bits, 1, inside)
 
 
-@compiled
+@numba.njit(nogil=True)
 def _correct(first, last, pixels, patterns, add, y):
     for o in range(first, last):
         for p in range(pixels.size):

@@ -15,20 +15,11 @@ def cpu_seconds() -> float:
     return sum(_spent)
 
 
-def now() -> float:
-    """The CPU seconds of this process and of its children that have ended."""
-    return sum(os.times()[:4])
-
-
-def add(seconds: float) -> None:
-    _spent.append(seconds)
-
-
 @contextlib.contextmanager
 def counted() -> Iterator[None]:
     """What happens inside is compilation."""
-    start = now()
+    start = sum(os.times()[:4])
     try:
         yield
     finally:
-        add(now() - start)
+        _spent.append(sum(os.times()[:4]) - start)

@@ -8,10 +8,10 @@ codes; a distance costs an exclusive or, a count of bits and, for more than one 
 query keeps its k best; most registers hold no code nearer than the worst of these, which one comparison tells.
 """
 
+import numba
 import numpy as np
 
 from papernets_kernels import _check, simd
-from papernets_kernels._compiled import compiled
 
 
 def distances(queries: np.ndarray, codes: np.ndarray, *, threads: int = 1) -> np.ndarray:
@@ -73,7 +73,7 @@ NEAR = 16 * 1024  # bytes of codes in a block
 MANY = np.iinfo(np.uint16).max
 
 
-@compiled
+@numba.njit(nogil=True)
 def _block(codes, begin, end, panel):
     """Codes ``begin`` to ``end`` word by word, the last tile filled up with zeros: their address, and the length of a row."""
     words = codes.shape[1]
@@ -99,13 +99,13 @@ def _block(codes, begin, end, panel):
     return out, length
 
 
-@compiled
+@numba.njit(nogil=True)
 def _size(words):
     """Codes in a block: whole tiles."""
     return max(1, NEAR // (8 * words * TILE)) * TILE
 
 
-@compiled
+@numba.njit(nogil=True)
 def _distances(first, last, origin, queries, codes, found):
     """Distances of codes ``first`` to ``last``; the columns of ``found`` begin with code ``origin``."""
     words = codes.shape[1]
@@ -125,7 +125,7 @@ def _distances(first, last, origin, queries, codes, found):
     simd.keep(panel)
 
 
-@compiled
+@numba.njit(nogil=True)
 def _nearest(first, last, queries, codes, near, index):
     """The best of codes ``first`` to ``last`` for each query, kept in order by insertion."""
     words = codes.shape[1]
@@ -164,7 +164,7 @@ def _nearest(first, last, queries, codes, near, index):
     simd.keep(tile)
 
 
-@compiled
+@numba.njit(nogil=True)
 def _insert(tile, begin, end, near, index, limits, q):
     """The distances of the codes from ``begin`` on, of those that lie before ``end``, into the best of query ``q``."""
     lanes = simd.lanes_below(simd.address(tile), limits[q], WIDTH)
@@ -184,7 +184,7 @@ def _insert(tile, begin, end, near, index, limits, q):
         limits[q] = near[len(near) - 1]
 
 
-@compiled
+@numba.njit(nogil=True)
 def _counted(first, last, queries, codes, near, index):
     """As ``_nearest``, for many: all distances, how often each occurs, and so the place of every code."""
     words, k, count = codes.shape[1], near.shape[1], last - first

@@ -11,10 +11,10 @@ copied there first, a block of rows at a time, each register on a line of its ow
 from dataclasses import dataclass
 from functools import cache, cached_property
 
+import numba
 import numpy as np
 
 from papernets_kernels import _check, simd
-from papernets_kernels._compiled import compiled
 from papernets_kernels._tiles import widths
 
 
@@ -147,7 +147,7 @@ def _product(*widths: int):
     """The product for tiles of these widths, widest first."""
     widest, pair = widths[0], _pairs(*widths)
 
-    @compiled
+    @numba.njit(nogil=True)
     def product(first, last, x, values, columns, n, m, y):
         """Outputs ``first`` to ``last``, tile by tile of pixels, block by block of inputs; sums wait in memory in between."""
         inputs, pixels = x.shape
@@ -194,7 +194,7 @@ def _pairs(*widths: int):
     width = widths[0]
     line = simd.BYTES * width
 
-    @compiled
+    @numba.njit(nogil=True)
     def pair(wanted, x, weight, column, apart, count, wait, stage, out):
         sums, sums_apart = wait
         if stage & 1:
@@ -219,7 +219,7 @@ def _pairs(*widths: int):
         return pair
     others = _pairs(*widths[1:])
 
-    @compiled
+    @numba.njit(nogil=True)
     def choose(wanted, x, weight, column, apart, count, wait, stage, out):
         if wanted == width:
             pair(wanted, x, weight, column, apart, count, wait, stage, out)

@@ -10,10 +10,10 @@ zeros scattered without order would read the row once for each multiply-add.
 from dataclasses import dataclass
 from functools import cache, cached_property
 
+import numba
 import numpy as np
 
 from papernets_kernels import _check, simd
-from papernets_kernels._compiled import compiled
 from papernets_kernels._patches import patches
 from papernets_kernels._tiles import tiles, widths
 
@@ -131,7 +131,7 @@ def _product(n: int, *widths: int):
     rows, widest = _rows(n), widths[0]
     tile = tiles(rows, n, *widths)
 
-    @compiled
+    @numba.njit(nogil=True)
     def product(first, last, x, values, columns, pointers, y):
         pixels = x.shape[1]
         vectors = -(-pixels // simd.F32)

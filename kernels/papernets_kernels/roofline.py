@@ -7,13 +7,13 @@ of two times: its multiply-adds at the peak rate, and its bytes at the bandwidth
 import time
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 
 from papernets_kernels import simd
-from papernets_kernels._compiled import compiled
 
 
-@compiled(fastmath=True)
+@numba.njit(nogil=True, fastmath=True)
 def _triad(a, b, c):
     for i in range(a.size):
         a[i] = b[i] + 3.0 * c[i]
@@ -52,7 +52,7 @@ def measure(size: int = 512, megabytes: int = 64, repeats: int = 5) -> Roofline:
 ROWS, WIDTH = (4, 4) if simd.REGISTERS >= 32 else (3, 3)  # sums that do not wait for each other; all fits the registers
 
 
-@compiled
+@numba.njit(nogil=True)
 def _multiply_adds(steps, x, y):
     acc = simd.zeros_f32(ROWS, WIDTH)
     for _ in range(steps):
@@ -60,7 +60,7 @@ def _multiply_adds(steps, x, y):
     simd.store(simd.address(y), 0, acc, 1)
 
 
-@compiled
+@numba.njit(nogil=True)
 def _counts(steps, x, y):
     acc = simd.zeros_i64(ROWS, WIDTH)
     for i in range(steps):
@@ -96,7 +96,7 @@ def bandwidth(size: int, repeats: int = 5) -> float:
     return x.nbytes * rounds / _best(lambda: _sum(x, rounds), repeats)
 
 
-@compiled(fastmath=True)
+@numba.njit(nogil=True, fastmath=True)
 def _sum(x, rounds):
     total = np.float32(0)
     for _ in range(rounds):

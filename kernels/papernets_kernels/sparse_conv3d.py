@@ -11,10 +11,10 @@ often a feature is fetched.
 Here are the products, and the names of all three. Rulebooks are made in ``_rulebook``, orders in ``_voxel_orders``.
 """
 
+import numba
 import numpy as np
 
 from papernets_kernels import _check, simd
-from papernets_kernels._compiled import compiled
 from papernets_kernels._rulebook import LIMIT, Rulebook, inverse_rulebook, rulebook, strided_rulebook
 from papernets_kernels._voxel_orders import distinct_inputs, locality, morton_order, raster_order, surface_order
 
@@ -77,7 +77,7 @@ BLOCK = 2048  # outputs at a time
 def _product(width: int):
     lanes = width * simd.F32
 
-    @compiled
+    @numba.njit(nogil=True)
     def product(first, last, features, pointers, inputs, outputs, weight, y):
         """Outputs ``first BLOCK`` to ``last BLOCK``, block by block, all planes."""
         strips, planes, depth, _ = weight.shape

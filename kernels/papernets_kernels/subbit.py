@@ -10,10 +10,10 @@ for each of 64 positions, and a lookup is one load and one addition. A sum of 14
 from dataclasses import dataclass
 from functools import cached_property
 
+import numba
 import numpy as np
 
 from papernets_kernels import _check, simd
-from papernets_kernels._compiled import compiled
 
 # ---- packing ---------------------------------------------------------------------------------------------------------
 
@@ -115,7 +115,7 @@ def conv2d(x: np.ndarray, ids, codebook=None, stride=1, padding=0, *, threads: i
 # ---- the kernels -----------------------------------------------------------------------------------------------------
 
 
-@compiled
+@numba.njit(nogil=True)
 def _signs(first, last, image, sy, sx, py, px, high, wide, signs):
     """Channels ``first`` to ``last``: +1 or -1 for each input that an output can need, by the remainders of its place."""
     _, height, width = image.shape
@@ -142,7 +142,7 @@ def _signs(first, last, image, sy, sx, py, px, high, wide, signs):
 MOST = 32767 // 9 // 14 * 14  # channels whose sum fits 16 bits
 
 
-@compiled
+@numba.njit(nogil=True)
 def _lookups(first, last, signs, line, taps, rows, offsets, together, y):
     """Tiles ``first`` to ``last`` of positions, all outputs: tables for a few channels at a time, then the lookups."""
     outputs, channels = offsets.shape
@@ -178,7 +178,7 @@ def _lookups(first, last, signs, line, taps, rows, offsets, together, y):
     simd.keep(memory)
 
 
-@compiled
+@numba.njit(nogil=True)
 def _table(source, taps, rows, threes, table):
     """The sums of one channel for every kernel of the codebook, at the positions from ``source`` on."""
     step = simd.BYTES
@@ -197,7 +197,7 @@ def _table(source, taps, rows, threes, table):
         simd.store(table + k * step, 0, simd.add(first, simd.load_i8(threes + rows[k, 2], 1)), 1)
 
 
-@compiled
+@numba.njit(nogil=True)
 def _drop(wide, begin, line, y):
     """Adds the sums at ``wide``, of the positions from ``begin`` on, to the outputs; those behind a line's end are dropped."""
     height, width = y.shape

@@ -11,10 +11,10 @@ zero (position p of every kernel) drops its product. Tiles lie side by side in a
 from dataclasses import dataclass
 from functools import cached_property
 
+import numba
 import numpy as np
 
 from papernets_kernels import _check, simd
-from papernets_kernels._compiled import compiled
 from papernets_kernels._tiles import tiles
 
 G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])  # kernel, 3 to 4
@@ -146,7 +146,7 @@ def _planes(image: np.ndarray, padding, across, threads: int) -> np.ndarray:
     return planes
 
 
-@compiled
+@numba.njit(nogil=True)
 def _split(first, last, image, pz, py, px, az, ay, ax, planes):
     _, depth, height, width = image.shape
     volume = (az + 1) * (ay + 1) * (ax + 1)
@@ -177,7 +177,7 @@ WIDTH = simd.registers(ROWS)
 _tile = tiles(ROWS, ROWS, *range(WIDTH, 0, -1))
 
 
-@compiled
+@numba.njit(nogil=True)
 def _layer(first, last, memory, together, planes, across, groups, slots, order, y):
     """Blocks ``first`` to ``last`` of ``together`` tiles. Of a block, the positions (a, ., .) are transformed, and of these
     (a, b, .) multiplied, transformed back and added to the sums, so that what one step hands to the next stays in near caches.
@@ -226,7 +226,7 @@ def _layer(first, last, memory, together, planes, across, groups, slots, order, 
 def _forward_of(add: bool):
     along_z = simd.add if add else simd.subtract
 
-    @compiled
+    @numba.njit(nogil=True)
     def row(one, other, volume):
         """Row a of B^T along z, of four inputs in x. Those at x = 0 and 2 lie in one plane, 1 and 3 in the next."""
         return (
@@ -236,7 +236,7 @@ def _forward_of(add: bool):
             along_z(simd.load_f32(one + 4 * volume + 4, 1), simd.load_f32(other + 4 * volume + 4, 1)),
         )
 
-    @compiled
+    @numba.njit(nogil=True)
     def forward(planes, c, t0, t1, across, z0, z1, slots, out, apart):
         line = across[2] + 1
         plane = line * (across[1] + 1)
@@ -262,7 +262,7 @@ def _forward_of(add: bool):
 _forward_sum, _forward_difference = _forward_of(True), _forward_of(False)
 
 
-@compiled
+@numba.njit(nogil=True)
 def _forward(planes, c, t0, t1, across, a, slots, out, apart):
     """B^T along each axis of tiles ``t0`` to ``t1``, along z row a; position (b, c) goes to its slot's line at ``out``.
 
@@ -275,17 +275,17 @@ def _forward(planes, c, t0, t1, across, a, slots, out, apart):
         _forward_difference(planes, c, t0, t1, across, z0, z1, slots, out, apart)
 
 
-@compiled
+@numba.njit(nogil=True)
 def _minus(d, e):
     return simd.subtract(d[0], e[0]), simd.subtract(d[1], e[1]), simd.subtract(d[2], e[2]), simd.subtract(d[3], e[3])
 
 
-@compiled
+@numba.njit(nogil=True)
 def _plus(d, e):
     return simd.add(d[0], e[0]), simd.add(d[1], e[1]), simd.add(d[2], e[2]), simd.add(d[3], e[3])
 
 
-@compiled
+@numba.njit(nogil=True)
 def _along_x(d, slots, out, apart):
     if slots[0] >= 0:
         simd.store(out + apart * slots[0], 0, simd.subtract(d[0], d[2]), 1)
@@ -297,7 +297,7 @@ def _along_x(d, slots, out, apart):
         simd.store(out + apart * slots[3], 0, simd.subtract(d[1], d[3]), 1)
 
 
-@compiled
+@numba.njit(nogil=True)
 def _backward(source, sums, line, vectors, a, b, kept):
     """A^T along x of the products at positions (a, b, 0 to 3), added to the sums that rows a and b of A^T lead to.
 
@@ -330,7 +330,7 @@ def _backward(source, sums, line, vectors, a, b, kept):
                     simd.store(to + line, 0, simd.add(simd.load_f32(to + line, 1), odd), 1)
 
 
-@compiled
+@numba.njit(nogil=True)
 def _write(sums, line, t0, t1, across, y):
     """The 2x2x2 outputs of tiles ``t0`` to ``t1``, from lines to their places in ``y`` (Do, Ho, Wo)."""
     depth, height, width = y.shape
