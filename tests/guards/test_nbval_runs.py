@@ -50,7 +50,7 @@ FAULTS = {
     "unrecorded": (dict(record='chapter.claims.record("sum", 1001)',
                         close="try:\n    chapter.close()\nexcept AssertionError:\n    pass"),
                    "run", "effect is in the card and was not recorded"),
-    "slow": (dict(extra="import os\nos.times = lambda: (34.0, 3.0, 2.0, 1.1, 0.0)"),  # children count, too
+    "slow": (dict(extra="import os\nos.times = lambda: (1.0, 1.0, 3000.0, 400.0, 0.0)"),  # children
              "run", "CPU seconds; at most 30 are allowed"),
     "immovable": (dict(extra=SLIDER.format(divided="1 // (9 - n)")), "explorers", "n at 9 gives <b>ZeroDivisionError</b>")}
 
